@@ -1,0 +1,156 @@
+"""KLinear: a linear layer whose weight is a grid of K-matrices, a drop-in for torch.nn.Linear."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kserve.kmatrix import cpu
+from kserve.kmatrix.factors import butterfly_multiply, materialize, random_rotations
+
+# Where the extension's kernel cannot run (other types, other devices): from this many rows on, building the
+# dense matrix and one matrix product beats running the factors one by one in torch.
+MATERIALIZE_ROWS = 64
+
+
+def next_power_of_two(size: int) -> int:
+    """Smallest power of two that is at least `size` (size >= 1)."""
+    return 1 << (size - 1).bit_length()
+
+
+class KLinear(nn.Module):
+    """y = x K^T + b, where K is a grid of K-matrices (docs/design.md, "K-matrices").
+
+    Args:
+        in_features: Size of the input, at least 1.
+        out_features: Size of the output, at least 1.
+        bias: Whether to add a bias.
+        width: Number of butterfly pairs B B* multiplied together in each square.
+        expansion: Power of two by which a square is larger than the part of the layer it serves.
+
+    Raises:
+        ValueError: a size is below 1, or the expansion is no power of two.
+
+    Attributes:
+        twiddle: (grid_rows * grid_cols, 2 * width, log2 inner, inner / 2, 2, 2).
+        bias: (out_features,) or None.
+
+    Example:
+        >>> KLinear(512, 1024)(torch.zeros(3, 512)).shape
+        torch.Size([3, 1024])
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, width: int = 1, expansion: int = 1
+    ) -> None:
+        super().__init__()
+        if min(in_features, out_features, width, expansion) < 1:
+            raise ValueError(
+                f"KLinear sizes must be at least 1: in_features={in_features}, "
+                f"out_features={out_features}, width={width}, expansion={expansion}"
+            )
+        if expansion & (expansion - 1):
+            raise ValueError(f"expansion={expansion} is not a power of two")
+        self.in_features, self.out_features = in_features, out_features
+        self.width, self.expansion = width, expansion
+        self.tile = max(2, next_power_of_two(min(in_features, out_features)))
+        self.inner = self.tile * expansion
+        self.grid_rows = -(-out_features // self.tile)
+        self.grid_cols = -(-in_features // self.tile)
+        log_inner = self.inner.bit_length() - 1
+        stacks = self.grid_rows * self.grid_cols
+        self.twiddle = nn.Parameter(torch.empty(stacks, 2 * width, log_inner, self.inner // 2, 2, 2))
+        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+        self._dense: Tensor | None = None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Rotations (each square orthogonal), shrunk so that the sum over a grid row keeps the variance."""
+        with torch.no_grad():
+            rotations = random_rotations(
+                self.twiddle.shape[0], self.width, self.inner.bit_length() - 1
+            )
+            # Cutting an expanded square keeps 1/expansion of the energy of its output.
+            gain = (self.expansion / self.grid_cols) ** 0.5
+            factors = 2 * self.width * (self.inner.bit_length() - 1)
+            self.twiddle.copy_(rotations * gain ** (1 / factors))
+            if self.bias is not None:
+                self.bias.zero_()
+
+    def assemble(self, squares: Tensor) -> Tensor:
+        """Lay the squares (stacks, inner, inner) out as the dense weight (out_features, in_features)."""
+        cut = squares[:, : self.tile, : self.tile]
+        if self.grid_rows * self.grid_cols > 1:
+            cut = cut.view(self.grid_rows, self.grid_cols, self.tile, self.tile).transpose(1, 2)
+        weight = cut.reshape(self.grid_rows * self.tile, self.grid_cols * self.tile)
+        return weight[: self.out_features, : self.in_features]
+
+    def to_dense(self) -> Tensor:
+        """The dense weight, (out_features, in_features), differentiable."""
+        return self.assemble(materialize(self.twiddle))
+
+    def _multiply(self, x: Tensor) -> Tensor:
+        """Run the factors over x (rows, in_features)."""
+        rows = x.shape[0]
+        x = functional.pad(x, (0, self.grid_cols * self.tile - self.in_features))
+        x = functional.pad(x.view(rows, self.grid_cols, self.tile), (0, self.inner - self.tile))
+        x = x.repeat(1, self.grid_rows, 1)
+        y = butterfly_multiply(self.twiddle, x)[..., : self.tile]
+        y = y.reshape(rows, self.grid_rows, self.grid_cols, self.tile).sum(2)
+        y = y.reshape(rows, self.grid_rows * self.tile)[:, : self.out_features]
+        return y if self.bias is None else y + self.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in_features) to (..., out_features)."""
+        if x.shape[-1] != self.in_features:
+            raise ValueError(f"KLinear got {x.shape[-1]} features; expected {self.in_features}")
+        rows = x.numel() // self.in_features
+        if self._dense is not None:
+            return functional.linear(x, self._dense, self.bias)
+        flat = x.reshape(rows, self.in_features)
+        if cpu.usable(x) and cpu.usable(self.twiddle) and not torch.is_autocast_enabled("cpu"):
+            y = cpu.butterfly_layer(flat, self.twiddle, self.bias, self.tile, self.out_features)
+        elif rows >= MATERIALIZE_ROWS:
+            y = functional.linear(flat, self.to_dense(), self.bias)
+        else:
+            y = self._multiply(flat)
+        return y.view(*x.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        """Sizes and parameter count, with the dense layer's count beside it."""
+        bias = 0 if self.bias is None else self.bias.numel()
+        dense = self.in_features * self.out_features + bias
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}, width={self.width}, expansion={self.expansion}, "
+            f"parameters={self.twiddle.numel() + bias} (dense {dense})"
+        )
+
+
+@contextmanager
+def materialized(module: nn.Module) -> Iterator[None]:
+    """Within the context every KLinear below `module` uses a dense weight built once, differentiably.
+
+    All squares of one size and width go through one batched call: layer by layer, the many small products
+    would cost more than the layers themselves.
+    """
+    by_shape: dict[torch.Size, list[KLinear]] = defaultdict(list)
+    for layer in module.modules():
+        if isinstance(layer, KLinear):
+            by_shape[layer.twiddle.shape[1:]].append(layer)
+    layers = [layer for group in by_shape.values() for layer in group]
+    try:
+        for group in by_shape.values():
+            squares = materialize(torch.cat([layer.twiddle for layer in group]))
+            parts = squares.split([layer.twiddle.shape[0] for layer in group])
+            for layer, part in zip(group, parts, strict=True):
+                layer._dense = layer.assemble(part)
+        yield
+    finally:
+        for layer in layers:
+            layer._dense = None

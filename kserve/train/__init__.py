@@ -1,0 +1,1 @@
+"""Training side: model, data, training loop and export. Needs torch (extra `train`)."""

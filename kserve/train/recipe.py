@@ -1,0 +1,144 @@
+"""A training recipe: one YAML file, checked before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+
+from kserve.train.model import SITES, Architecture, LinearSpec
+
+
+class RecipeError(ValueError):
+    """The recipe or its data cannot be used; the message says what to change."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Languages(_Section):
+    """Language codes; also the suffixes of the data files."""
+
+    source: str
+    target: str
+
+
+class Corpus(_Section):
+    """Training text PREFIX.source and PREFIX.target, seen `repeat` times an epoch."""
+
+    prefix: str
+    repeat: PositiveInt = 1
+    licence: str
+
+
+class Data(_Section):
+    """Text files, relative to the data folder given on the command line."""
+
+    train: list[Corpus] = Field(min_length=1)
+    valid: str
+    max_tokens_per_sentence: PositiveInt = 96
+
+
+class Vocabulary(_Section):
+    """The SentencePiece model, shared by both languages."""
+
+    size: PositiveInt = 8000
+    kind: Literal["unigram", "bpe"] = "unigram"
+
+
+class Linear(_Section):
+    """How the linear layers of one site are made."""
+
+    kind: Literal["kmatrix", "dense"] = "kmatrix"
+    width: PositiveInt = 1
+    expansion: PositiveInt = 1
+
+
+class Model(_Section):
+    """Sizes; `linear` holds for every site that `sites` does not name."""
+
+    d_model: PositiveInt = 256
+    d_ffn: PositiveInt = 1024
+    heads: PositiveInt = 4
+    encoder_kernels: list[PositiveInt] = [3, 7, 15, 31, 31, 31]
+    decoder_kernels: list[PositiveInt] = [3, 7, 15]
+    glu: bool = True
+    max_positions: PositiveInt = 512
+    linear: Linear = Linear()
+    sites: dict[Literal[SITES], Linear] = {}  # type: ignore[valid-type]
+
+    def architecture(self, vocab_size: int) -> Architecture:
+        """The model's architecture for this vocabulary."""
+        linear = {site: LinearSpec(**self.sites.get(site, self.linear).model_dump()) for site in SITES}
+        sizes = self.model_dump(include={"d_model", "d_ffn", "heads", "glu", "max_positions"})
+        return Architecture(
+            vocab_size=vocab_size,
+            encoder_kernels=tuple(self.encoder_kernels),
+            decoder_kernels=tuple(self.decoder_kernels),
+            linear=linear,
+            **sizes,
+        )
+
+
+class Training(_Section):
+    """Optimisation. Steps are updates of the weights."""
+
+    steps: PositiveInt
+    batch_tokens: PositiveInt = 3000  # padded target tokens of a batch, at most
+    learning_rate: float = Field(2e-3, gt=0)  # at the end of the warm-up
+    warmup_steps: PositiveInt = 800
+    cooldown: float = Field(0.3, ge=0, le=1)  # share of the steps in which the rate falls to zero linearly
+    dropout: float = Field(0.1, ge=0, lt=1)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    clip_norm: float = Field(1.0, gt=0)
+    validate_every: PositiveInt = 500
+    valid_sentences: PositiveInt = 500
+    save_every: PositiveInt = 250
+    average_last: PositiveInt = 5
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    seed: int = 1
+
+
+class Generation(_Section):
+    """Decoding defaults that the bundle carries."""
+
+    beam_size: PositiveInt = 5
+    length_penalty: float = 1.0
+    max_length_ratio: float = Field(2.0, gt=0)
+    max_length_extra: PositiveInt = 10
+    max_source_tokens: PositiveInt = 128
+
+
+class Recipe(_Section):
+    """Everything that determines a trained model, but for the text."""
+
+    name: str
+    languages: Languages
+    data: Data
+    vocabulary: Vocabulary = Vocabulary()
+    model: Model = Model()
+    training: Training
+    generation: Generation = Generation()
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        RecipeError: the file is missing, no YAML, or has an unknown, missing or wrong entry (each is named).
+    """
+    try:
+        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error}") from error
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        problems = (
+            f"{'.'.join(str(part) for part in item['loc']) or 'the file'}: {item['msg']} (got {item['input']!r})"
+            for item in error.errors(include_url=False)
+        )
+        raise RecipeError(f"recipe {path}: " + "; ".join(problems)) from error
