@@ -13,7 +13,12 @@ from torch import Tensor
 
 def _check_twiddle(twiddle: Tensor) -> tuple[int, int, int]:
     """Return (stacks, blocks, log2 n), or raise ValueError naming the shape that was given."""
-    if twiddle.dim() != 6 or twiddle.shape[2] < 1 or twiddle.shape[3] * 2 != 1 << twiddle.shape[2] or twiddle.shape[1] % 2:
+    if (
+        twiddle.dim() != 6
+        or twiddle.shape[2] < 1
+        or twiddle.shape[3] * 2 != 1 << twiddle.shape[2]
+        or twiddle.shape[1] % 2
+    ):
         raise ValueError(
             f"twiddle has shape {tuple(twiddle.shape)}; expected (stacks, 2 * width, log2 n, n / 2, 2, 2)"
         )

@@ -72,9 +72,7 @@ class KLinear(nn.Module):
     def reset_parameters(self) -> None:
         """Rotations (each square orthogonal), shrunk so that the sum over a grid row keeps the variance."""
         with torch.no_grad():
-            rotations = random_rotations(
-                self.twiddle.shape[0], self.width, self.inner.bit_length() - 1
-            )
+            rotations = random_rotations(self.twiddle.shape[0], self.width, self.inner.bit_length() - 1)
             # Cutting an expanded square keeps 1/expansion of the energy of its output.
             gain = (self.expansion / self.grid_cols) ** 0.5
             factors = 2 * self.width * (self.inner.bit_length() - 1)
@@ -147,7 +145,7 @@ def materialized(module: nn.Module) -> Iterator[None]:
     try:
         for group in by_shape.values():
             squares = materialize(torch.cat([layer.twiddle for layer in group]))
-            parts = squares.split([layer.twiddle.shape[0] for layer in group])
+            parts = squares.split_with_sizes([layer.twiddle.shape[0] for layer in group])
             for layer, part in zip(group, parts, strict=True):
                 layer._dense = layer.assemble(part)
         yield

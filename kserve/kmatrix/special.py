@@ -5,8 +5,9 @@ layer from (`layer.twiddle.copy_(special.hadamard(512))`). Composition is concat
 
 Identity, Hadamard and every permutation have width 1. Twiddles are real, so a transform of n complex numbers
 is a K-matrix of 2 n reals, real and imaginary parts side by side; a complex rotation is then a factor of
-stride 1, each of the log2 n steps of the Fourier transform needs its own, and the width is log2 n + 1. `circulant`
-(Fourier, pointwise product, inverse Fourier) has the width that follows. They are exact, not economical.
+stride 1, each of the log2 n steps of the Fourier transform needs its own, and the width is log2 n + 1.
+`circulant` (Fourier, pointwise product, inverse Fourier) has the width that follows. They are exact, not
+economical.
 """
 
 from __future__ import annotations

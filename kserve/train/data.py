@@ -69,7 +69,9 @@ def train_tokenizer(recipe: Recipe, pairs: list[tuple[str, str]], out: Path) -> 
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise RecipeError(f"SentencePiece refused vocabulary.size={recipe.vocabulary.size}: {error}") from error
+        raise RecipeError(
+            f"SentencePiece refused vocabulary.size={recipe.vocabulary.size}: {error}"
+        ) from error
     prefix.with_suffix(".vocab").unlink(missing_ok=True)
 
 
@@ -116,7 +118,9 @@ def load_corpora(recipe: Recipe, root: Path, tokenizer_path: Path, cache: Path) 
     pairs = read_training_pairs(recipe, root)
     corpora, dropped = encode_pairs(pairs, tokenizer, recipe.data.max_tokens_per_sentence)
     if not len(corpora):
-        raise RecipeError("no training pair is left: all are empty or longer than data.max_tokens_per_sentence")
+        raise RecipeError(
+            "no training pair is left: all are empty or longer than data.max_tokens_per_sentence"
+        )
     arrays = {name: getattr(corpora, name) for name in names}
     np.savez(cache, digest=np.array(digest), dropped=np.array(dropped), **arrays)
     return corpora, dropped

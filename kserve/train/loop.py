@@ -1,7 +1,8 @@
 """The training loop: `kserve train RECIPE.yaml`.
 
-A run folder holds `tokenizer.model`, `checkpoint.pt` (the whole state, replaced atomically), `weights/STEP.pt`
-(the last few, for averaging), `log.csv`, `curves.png` and, at the end, `final.pt` (averaged weights).
+A run folder holds `tokenizer.model`, `checkpoint.pt` (the whole state, replaced atomically),
+`weights/STEP.pt` (the last few, for averaging), `log.csv`, `curves.png` and, at the end, `final.pt`
+(averaged weights).
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kserve.kmatrix import materialized
-from kserve.train.data import Batch, batches_from, load_corpora, read_pairs, read_training_pairs, train_tokenizer
+from kserve.train.data import (
+    Batch,
+    batches_from,
+    load_corpora,
+    read_pairs,
+    read_training_pairs,
+    train_tokenizer,
+)
 from kserve.train.model import DynamicConvModel
 from kserve.train.plot import plot_curves
 from kserve.train.recipe import Recipe, RecipeError, Training, load_recipe
@@ -153,7 +161,7 @@ class Run:
         return torch.autocast(self.device.type, self.dtype) if self.dtype != torch.float32 else nullcontext()
 
     def _dense_weights(self) -> AbstractContextManager[None]:
-        """Dense weights, built once a step, where matrix products are fast; else the butterfly kernel runs."""
+        """Dense weights, built once a step, where matrix products are fast; else the butterfly kernel."""
         fast = self.dtype == torch.bfloat16 or self.device.type == "cuda"
         return materialized(self.model) if fast else nullcontext()
 
@@ -167,7 +175,8 @@ class Run:
             )
         if not torch.isfinite(totals).all():
             raise RecipeError(
-                f"the loss is {totals.tolist()} at step {self.progress.step + 1}, batch {self.progress.position}; "
+                f"the loss is {totals.tolist()} at step {self.progress.step + 1}, "
+                f"batch {self.progress.position}; "
                 f"the last good checkpoint is kept; lower training.learning_rate and run again"
             )
         (totals[0] / batch.target_tokens).backward()
@@ -212,7 +221,7 @@ class Run:
                 writer.writerow(LOG_FIELDS)
             writer.writerow(values)
 
-    def _finish_window(self, window: Window, bar: tqdm[None]) -> None:
+    def _finish_window(self, window: Window, bar: tqdm[Any]) -> None:
         """Save, validate where it is due, and log."""
         step, training = self.progress.step, self.training
         self.save()
@@ -226,10 +235,11 @@ class Run:
             plot_curves(self.folder / "log.csv", self.folder / "curves.png", self.recipe.name)
 
     def run(self) -> Path:
-        """Train to the last step (or until SIGTERM or SIGINT, which save and stop); returns the final weights."""
+        """Train to the last step; SIGTERM and SIGINT save and stop. Returns the final weights."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         training, progress = self.training, self.progress
+        bar: tqdm[Any]
         batches = batches_from(
             self.corpora, training.batch_tokens, training.seed, progress.position, self.device
         )
@@ -249,7 +259,11 @@ class Run:
                 if progress.step % 20 == 0:
                     speed = window.tokens / (time.monotonic() - window.started)
                     bar.set_postfix(loss=f"{window.loss / window.tokens:.3f}", tokens_s=f"{speed:.0f}")
-                if progress.step % training.save_every == 0 or progress.step == training.steps or self.stopped:
+                if (
+                    progress.step % training.save_every == 0
+                    or progress.step == training.steps
+                    or self.stopped
+                ):
                     self._finish_window(window, bar)
                     window = Window()
         return self.finish()
@@ -265,8 +279,13 @@ class Run:
         return self.folder / "final.pt"
 
 
-def train(recipe_path: Path, data: Path, folder: Path) -> Path:
-    """Train the recipe on the text under `data` in the run folder; resumes if the folder holds a checkpoint.
+def train(recipe_path: Path, data: Path, folder: Path | None = None) -> Path:
+    """Train the recipe on the text under `data`; resumes if the run folder holds a checkpoint.
+
+    Args:
+        recipe_path: The YAML file.
+        data: Folder of the text files that it names.
+        folder: Run folder; `runs/NAME` when absent.
 
     Returns:
         The file of the averaged weights.
@@ -274,4 +293,5 @@ def train(recipe_path: Path, data: Path, folder: Path) -> Path:
     Raises:
         RecipeError: the recipe or the data cannot be used, or the loss is no number.
     """
-    return Run(load_recipe(recipe_path), data, folder).run()
+    recipe = load_recipe(recipe_path)
+    return Run(recipe, data, folder or Path("runs") / recipe.name).run()

@@ -6,8 +6,9 @@ The formulas are in docs/design.md, "The model"; the engine computes the same. S
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -165,8 +166,10 @@ class DecoderLayer(Layer):
         super().__init__(arch, taps, dropout, causal=True)
         d = arch.d_model
         self.attn_norm = nn.LayerNorm(d)
-        for site in ("query", "key", "value", "attn_out"):
-            setattr(self, site, arch.linear[site].make(d, d))
+        self.query = arch.linear["query"].make(d, d)
+        self.key = arch.linear["key"].make(d, d)
+        self.value = arch.linear["value"].make(d, d)
+        self.attn_out = arch.linear["attn_out"].make(d, d)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """(batch, time, d) to (batch, heads, time, d_head)."""
@@ -183,13 +186,19 @@ class DecoderLayer(Layer):
         return x + self.dropout(self.attn_out(y.transpose(1, 2).reshape(x.shape)))
 
 
-class Stack(nn.Module):
+AnyLayer = TypeVar("AnyLayer", bound=Layer)
+
+
+class Stack(nn.Module, Generic[AnyLayer]):
     """Layers and the norm after them."""
 
-    def __init__(self, layers: list[Layer], d_model: int) -> None:
+    def __init__(self, layers: list[AnyLayer], d_model: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(d_model)
+
+    def __iter__(self) -> Iterator[AnyLayer]:
+        return cast(Iterator[AnyLayer], iter(self.layers))
 
 
 @dataclass
@@ -207,6 +216,8 @@ class DynamicConvModel(nn.Module):
         arch: Sizes.
         dropout: Probability for the embeddings and each block's output.
     """
+
+    positions: Tensor
 
     def __init__(self, arch: Architecture, dropout: float = 0.0) -> None:
         super().__init__()
@@ -229,7 +240,7 @@ class DynamicConvModel(nn.Module):
         real = source != PADDING
         mask = None if bool(real.all()) else real.unsqueeze(-1).float()
         x = self.embed(source)
-        for layer in self.encoder.layers:
+        for layer in self.encoder:
             x = layer(x, mask)
         return self.encoder.norm(x)
 
@@ -238,12 +249,12 @@ class DynamicConvModel(nn.Module):
         real = source != PADDING
         encoded = self.encode(source)
         mask = None if bool(real.all()) else real[:, None, None, :]
-        return Source([layer.keys_values(encoded) for layer in self.decoder.layers], mask)
+        return Source([layer.keys_values(encoded) for layer in self.decoder], mask)
 
     def decode(self, source: Source, target: Tensor) -> Tensor:
         """Hidden states (batch, time, d) of the decoder for target inputs (batch, time)."""
         x = self.embed(target)
-        for layer, keys_values in zip(self.decoder.layers, source.keys_values, strict=True):
+        for layer, keys_values in zip(self.decoder, source.keys_values, strict=True):
             x = layer.feed_forward(layer.attend(layer.convolve(x, None), keys_values, source.mask))
         return self.decoder.norm(x)
 
@@ -260,7 +271,7 @@ class DynamicConvModel(nn.Module):
             Hidden states (batch, d).
         """
         x = self.embed(ids.unsqueeze(1), position)
-        for index, layer in enumerate(self.decoder.layers):
+        for index, layer in enumerate(self.decoder):
             x, histories[index] = layer.convolve_step(x, histories[index])
             x = layer.feed_forward(layer.attend(x, source.keys_values[index], source.mask))
         return self.decoder.norm(x)[:, 0]

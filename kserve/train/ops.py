@@ -13,8 +13,8 @@ from torch.nn import functional
 class Dropout(nn.Module):
     """Dropout whose masks are cut, at random places, out of one long random mask.
 
-    On a CPU drawing fresh random numbers and multiplying by a boolean mask took longer than the matrix products
-    of a small model; a slice of a float mask costs one multiplication.
+    On a CPU drawing fresh random numbers and multiplying by a boolean mask took longer than the matrix
+    products of a small model; a slice of a float mask costs one multiplication.
 
     Args:
         p: Probability of a zero, in [0, 1).
@@ -75,7 +75,7 @@ class DynamicConvolution(torch.autograd.Function):
 
     @staticmethod
     def _band(weights: Tensor, time: int) -> Tensor:
-        """Spread weights (batch * heads, time, taps) along diagonals of (batch * heads, time, time + taps - 1)."""
+        """Spread weights (groups, time, taps) along the diagonals of (groups, time, time + taps - 1)."""
         groups, _, taps = weights.shape
         band = weights.new_zeros(groups, time, time + taps - 1)
         band.as_strided((groups, time, taps), (time * (time + taps - 1), time + taps, 1)).copy_(weights)
@@ -106,14 +106,30 @@ class DynamicConvolution(torch.autograd.Function):
 def dynamic_convolution(x: Tensor, weights: Tensor, left: int) -> Tensor:
     """Convolve x (batch, time, channel) with weights (batch, time, heads, taps).
 
-    Output position t of a head sums `weights[t, j] * x[t + j - left]` over the taps j; positions outside are zero.
+    Output position t of a head sums `weights[t, j] * x[t + j - left]` over the taps j; positions outside
+    the sentence are zero.
     """
     batch, time, channels = x.shape
     heads, taps = weights.shape[2], weights.shape[3]
     by_head = x.view(batch, time, heads, channels // heads).transpose(1, 2)
-    kernels = weights.transpose(1, 2).reshape(batch * heads, time, taps)
+    kernels = weights.transpose(1, 2).reshape(batch * heads, time, taps).to(x.dtype)
     y = DynamicConvolution.apply(by_head.reshape(batch * heads, time, -1), kernels, left)
     return y.view(batch, heads, time, -1).transpose(1, 2).reshape(batch, time, channels)
+
+
+def _loss_and_gradient(scores: Tensor, wanted: Tensor, smoothing: float) -> Tensor:
+    """Turn scores (rows, vocab) into their gradient in place; returns the summed (smoothed loss, nll)."""
+    chosen = scores.gather(1, wanted)
+    mean = scores.mean(1, keepdim=True)
+    peak = scores.amax(1, keepdim=True)
+    scores.sub_(peak).exp_()
+    norm = scores.sum(1, keepdim=True)
+    log_norm = norm.log() + peak
+    nll = log_norm - chosen
+    loss = (1 - smoothing) * nll + smoothing * (log_norm - mean)
+    scores.div_(norm).sub_(smoothing / scores.shape[1])
+    scores.scatter_add_(1, wanted, scores.new_full(wanted.shape, smoothing - 1))
+    return torch.stack((loss.sum(), nll.sum())).double()
 
 
 class SmoothedCrossEntropy(torch.autograd.Function):
@@ -127,27 +143,21 @@ class SmoothedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, table: Tensor, target: Tensor, smoothing: float) -> Tensor:
-        """hidden (rows, d), table (vocab, d), target (rows,) -> (smoothed loss, nll), both summed over rows."""
+        """hidden (rows, d), table (vocab, d), target (rows,) to the summed (smoothed loss, nll)."""
+        device = hidden.device.type
+        # Under autocast the products run in its type; sums and exponentials stay in the inputs' type.
+        product = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        table_low = table.to(product)
         grad_hidden, grad_table = torch.empty_like(hidden), torch.zeros_like(table)
         totals = torch.zeros(2, dtype=torch.float64, device=hidden.device)
-        vocab = table.shape[0]
         for start in range(0, hidden.shape[0], SmoothedCrossEntropy.CHUNK):
             rows = slice(start, start + SmoothedCrossEntropy.CHUNK)
-            scores = hidden[rows] @ table.t()
-            wanted = target[rows].unsqueeze(1)
-            chosen = scores.gather(1, wanted)
-            mean = scores.mean(1, keepdim=True)
-            peak = scores.amax(1, keepdim=True)
-            scores.sub_(peak).exp_()
-            norm = scores.sum(1, keepdim=True)
-            log_norm = norm.log() + peak
-            nll = log_norm - chosen
-            totals[0] += ((1 - smoothing) * nll + smoothing * (log_norm - mean)).sum()
-            totals[1] += nll.sum()
-            scores.div_(norm).sub_(smoothing / vocab)
-            scores.scatter_add_(1, wanted, scores.new_full(wanted.shape, smoothing - 1))
-            grad_hidden[rows] = scores @ table
-            grad_table.addmm_(scores.t(), hidden[rows])
+            hidden_low = hidden[rows].to(product)
+            scores = (hidden_low @ table_low.t()).to(hidden.dtype)
+            totals += _loss_and_gradient(scores, target[rows].unsqueeze(1), smoothing)
+            scores = scores.to(product)
+            grad_hidden[rows] = (scores @ table_low).to(hidden.dtype)
+            grad_table += (scores.t() @ hidden_low).to(table.dtype)
         ctx.save_for_backward(grad_hidden, grad_table)
         return totals
 

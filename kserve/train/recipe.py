@@ -88,12 +88,14 @@ class Training(_Section):
 
     steps: PositiveInt
     batch_tokens: PositiveInt = 3000  # padded target tokens of a batch, at most
-    learning_rate: float = Field(2e-3, gt=0)  # at the end of the warm-up
+    learning_rate: float = Field(default=2e-3, gt=0)  # at the end of the warm-up
     warmup_steps: PositiveInt = 800
-    cooldown: float = Field(0.3, ge=0, le=1)  # share of the steps in which the rate falls to zero linearly
-    dropout: float = Field(0.1, ge=0, lt=1)
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    clip_norm: float = Field(1.0, gt=0)
+    cooldown: float = Field(
+        default=0.3, ge=0, le=1
+    )  # share of the steps in which the rate falls to zero linearly
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    clip_norm: float = Field(default=1.0, gt=0)
     validate_every: PositiveInt = 500
     valid_sentences: PositiveInt = 500
     save_every: PositiveInt = 250
@@ -107,7 +109,7 @@ class Generation(_Section):
 
     beam_size: PositiveInt = 5
     length_penalty: float = 1.0
-    max_length_ratio: float = Field(2.0, gt=0)
+    max_length_ratio: float = Field(default=2.0, gt=0)
     max_length_extra: PositiveInt = 10
     max_source_tokens: PositiveInt = 128
 
@@ -138,7 +140,7 @@ def load_recipe(path: Path) -> Recipe:
         return Recipe.model_validate(data)
     except ValidationError as error:
         problems = (
-            f"{'.'.join(str(part) for part in item['loc']) or 'the file'}: {item['msg']} (got {item['input']!r})"
+            f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']} (got {item['input']!r})"
             for item in error.errors(include_url=False)
         )
         raise RecipeError(f"recipe {path}: " + "; ".join(problems)) from error

@@ -121,8 +121,8 @@ def pack(twiddle: NDArray[np.floating], inner: int) -> Halves:
         block = np.zeros((LANES, LANES))
         block[:size, :size] = _square_matrix(twiddle64, size)
         return to_half(block.T.reshape(-1))
-    parts = [_stage_numbers(twiddle64, stage) for stage in stages(inner, width)]
-    return to_half(np.concatenate([part.reshape(-1) for part in parts]))
+    parts = [_stage_numbers(twiddle64, stage).reshape(-1) for stage in stages(inner, width)]
+    return to_half(np.concatenate(parts))
 
 
 def pack_layer(twiddle: NDArray[np.floating], rows: int, cols: int) -> Halves:
@@ -249,11 +249,9 @@ def _lower(radix: int, distance: int) -> NDArray[np.intp]:
 
 
 def _stage_numbers(twiddle: Floats, stage: Stage) -> Floats:
-    return _block_numbers(twiddle, stage.pair) if isinstance(stage, Blocks) else _pass_numbers(twiddle, stage)
-
-
-def _pass_numbers(twiddle: Floats, stage: Pass) -> Floats:
-    """A pass in reading order: `(groups, factors, radix / 2, 4, 16)`."""
+    """A stage in reading order; a pass is `(groups, factors, radix / 2, 4, 16)`."""
+    if isinstance(stage, Blocks):
+        return _block_numbers(twiddle, stage.pair)
     groups = group_chunks(stage.strides, twiddle.shape[2] * 2 // LANES)
     step = min(stage.strides)
     per_factor = []

@@ -1,0 +1,63 @@
+# Every target does its own set-up: it needs Python >= 3.10 with headers and a C++17 compiler, nothing else.
+#   make run      build, and serve the bundled model on 127.0.0.1:8000 (ARGS="--port 9000" for other options)
+#   make test     the whole test suite                                  (ARGS="-k bundle" for a part of it)
+#   make check    formatting, lint, types, and whether the engine's stub is up to date
+#   make stub     write that stub anew
+#   make proof    what takes longer: a bare install without torch, and the engine against torch on real text
+#   make install  install into the Python that PYTHON names
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NATIVE := CMakeLists.txt pyproject.toml $(shell find cpp -name '*.cpp' -o -name '*.h')
+CXX_FILES := $(shell find cpp -name '*.cpp' -o -name '*.h')
+
+.PHONY: run test check stub proof install
+.DELETE_ON_ERROR:
+
+run: $(VENV)/.ready
+	$(BIN)/kserve serve $(ARGS)
+
+test: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+proof: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest tests/proof_bare_install.py tests/test_parity.py $(ARGS)
+
+check: $(VENV)/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict kserve tests
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+	rm -rf build/stub
+	$(BIN)/pybind11-stubgen kserve._engine -o build/stub
+	diff -r build/stub/kserve/_engine kserve/_engine || { echo "kserve/_engine is out of date; run: make stub"; exit 1; }
+
+stub: $(VENV)/.ready-dev
+	rm -rf build/stub
+	$(BIN)/pybind11-stubgen kserve._engine -o build/stub
+	mkdir -p kserve/_engine
+	cp build/stub/kserve/_engine/*.pyi kserve/_engine/
+
+install:
+	$(PYTHON) -m pip install .
+
+# The checkout itself is installed (editable): only a change of the native code or of pyproject.toml builds again.
+$(VENV)/.ready: $(NATIVE) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(VENV)/.ready-dev: $(NATIVE) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e '.[train,test,check]'
+	touch $(VENV)/.ready $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "kserve needs Python 3.10 or newer; name one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+	  { echo "this Python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@test -f "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" || \
+	  { echo "the Python headers are missing; on Debian and Ubuntu: apt install python3-dev"; exit 1; }
+	@command -v $(CXX) > /dev/null || \
+	  { echo "no C++ compiler ($(CXX)); on Debian and Ubuntu: apt install g++"; exit 1; }
+	$(PYTHON) -m venv $(VENV)

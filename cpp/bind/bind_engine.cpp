@@ -1,0 +1,215 @@
+// kserve._engine: the engine for Python. Arrays are used where they lie; the interpreter lock is released
+// while sentences are translated.
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+#include <pybind11/typing.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bind/module.h"
+#include "engine/error.h"
+#include "engine/scheduler.h"
+#include "kernels/dispatch.h"
+
+namespace py = pybind11;
+
+namespace kserve {
+namespace {
+
+using Sizes = std::vector<std::int64_t>;
+using Arrays = py::typing::Dict<py::str, py::array>;  // the types are for the stub; views() checks them
+
+// An engine and the arrays that its weights point into, in a dictionary of its own so that nobody takes them
+// away.
+class HeldEngine {
+ public:
+  HeldEngine(const Architecture& architecture, const Arrays& tensors, const std::string& isa,
+             std::int64_t threads)
+      : tensors_(tensors.attr("copy")()), engine_(architecture, views(tensors_), isa, threads) {}
+
+  const Engine& get() const { return engine_; }
+
+ private:
+  static TensorMap views(const py::dict& tensors);
+
+  py::dict tensors_;
+  Engine engine_;
+};
+
+DataType data_type(const py::dtype& type) {
+  // '<' and '=' are both this machine's byte order, '|' is for types of one byte.
+  const bool native = type.byteorder() == '=' || type.byteorder() == '<' || type.byteorder() == '|';
+  if (native && type.kind() == 'f' && type.itemsize() == 4) return DataType::kFloat32;
+  if (native && type.kind() == 'f' && type.itemsize() == 2) return DataType::kFloat16;
+  if (native && type.kind() == 'i' && type.itemsize() == 1) return DataType::kInt8;
+  return DataType::kOther;
+}
+
+TensorMap HeldEngine::views(const py::dict& tensors) {
+  TensorMap map;
+  for (const auto& [key, value] : tensors) {
+    if (!py::isinstance<py::str>(key))
+      throw ModelError("tensors: a key is " + std::string(py::repr(key)) + ", wanted a name");
+    const auto name = key.cast<std::string>();
+    if (!py::isinstance<py::array>(value)) {
+      throw ModelError("tensor '" + name + "' is a " +
+                       std::string(py::str(py::type::of(value).attr("__name__"))) + ", wanted a NumPy array");
+    }
+    const auto array = py::reinterpret_borrow<py::array>(value);
+    if ((array.flags() & py::array::c_style) == 0) {
+      throw ModelError("tensor '" + name +
+                       "' is not contiguous in row-major order; use numpy.ascontiguousarray");
+    }
+    TensorView view;
+    view.type = data_type(array.dtype());
+    view.shape.assign(array.shape(), array.shape() + array.ndim());
+    view.data = array.data();
+    view.type_name = std::string(py::str(array.dtype()));
+    map.emplace(name, std::move(view));
+  }
+  return map;
+}
+
+std::size_t positive(const char* name, std::int64_t value) {
+  if (value < 1)
+    throw ModelError(std::string("architecture: ") + name + " is " + std::to_string(value) +
+                     ", wanted at least 1");
+  return static_cast<std::size_t>(value);
+}
+
+std::vector<std::size_t> positive(const char* name, const Sizes& values) {
+  std::vector<std::size_t> sizes;
+  for (std::int64_t value : values) sizes.push_back(positive(name, value));
+  return sizes;
+}
+
+LinearSpec make_linear(std::string kind, std::int64_t width, std::int64_t expansion) {
+  return {std::move(kind), positive("width", width), positive("expansion", expansion)};
+}
+
+std::string linear_text(const LinearSpec& spec) {
+  return "LinearSpec(kind='" + spec.kind + "', width=" + std::to_string(spec.width) +
+         ", expansion=" + std::to_string(spec.expansion) + ")";
+}
+
+void bind_architecture(py::module_& module) {
+  py::class_<LinearSpec>(module, "LinearSpec", "How the linear layer of one site is stored.")
+      .def(py::init(&make_linear), py::arg("kind"), py::arg("width") = 1, py::arg("expansion") = 1)
+      .def_readonly("kind", &LinearSpec::kind)
+      .def_readonly("width", &LinearSpec::width)
+      .def_readonly("expansion", &LinearSpec::expansion)
+      .def("__repr__", &linear_text);
+  using LinearMap = std::map<std::string, LinearSpec, std::less<>>;
+  const auto make = [](std::int64_t vocab_size, std::int64_t d_model, std::int64_t d_ffn, std::int64_t heads,
+                       const Sizes& encoder_kernels, const Sizes& decoder_kernels, bool glu,
+                       std::int64_t max_positions, LinearMap linear) {
+    return Architecture{positive("vocab_size", vocab_size),
+                        positive("d_model", d_model),
+                        positive("d_ffn", d_ffn),
+                        positive("heads", heads),
+                        positive("encoder_kernels", encoder_kernels),
+                        positive("decoder_kernels", decoder_kernels),
+                        glu,
+                        positive("max_positions", max_positions),
+                        std::move(linear)};
+  };
+  py::class_<Architecture>(module, "Architecture", "The sizes of a model, as in a bundle's config.json.")
+      .def(py::init(make), py::arg("vocab_size"), py::arg("d_model"), py::arg("d_ffn"), py::arg("heads"),
+           py::arg("encoder_kernels"), py::arg("decoder_kernels"), py::arg("glu"), py::arg("max_positions"),
+           py::arg("linear"))
+      .def_readonly("vocab_size", &Architecture::vocab_size)
+      .def_readonly("d_model", &Architecture::d_model)
+      .def_readonly("d_ffn", &Architecture::d_ffn)
+      .def_readonly("heads", &Architecture::heads)
+      .def_readonly("encoder_kernels", &Architecture::encoder_kernels)
+      .def_readonly("decoder_kernels", &Architecture::decoder_kernels)
+      .def_readonly("glu", &Architecture::glu)
+      .def_readonly("max_positions", &Architecture::max_positions)
+      .def_readonly("linear", &Architecture::linear);
+}
+
+void bind_decoding(py::module_& module) {
+  const auto make = [](std::int64_t beam_size, std::int64_t n_best, double length_penalty,
+                       std::int64_t max_length, double max_length_ratio, std::int64_t max_length_extra,
+                       std::int64_t max_batch_tokens) {
+    return DecodingOptions{beam_size,        n_best,           length_penalty,  max_length,
+                           max_length_ratio, max_length_extra, max_batch_tokens};
+  };
+  const DecodingOptions defaults;
+  py::class_<DecodingOptions>(module, "DecodingOptions", "How to decode; checked when a call uses them.")
+      .def(py::init(make), py::arg("beam_size") = defaults.beam_size, py::arg("n_best") = defaults.n_best,
+           py::arg("length_penalty") = defaults.length_penalty, py::arg("max_length") = defaults.max_length,
+           py::arg("max_length_ratio") = defaults.max_length_ratio,
+           py::arg("max_length_extra") = defaults.max_length_extra,
+           py::arg("max_batch_tokens") = defaults.max_batch_tokens)
+      .def_readonly("beam_size", &DecodingOptions::beam_size)
+      .def_readonly("n_best", &DecodingOptions::n_best)
+      .def_readonly("length_penalty", &DecodingOptions::length_penalty)
+      .def_readonly("max_length", &DecodingOptions::max_length,
+                    "Tokens with the end token; 0: from the source.")
+      .def_readonly("max_length_ratio", &DecodingOptions::max_length_ratio)
+      .def_readonly("max_length_extra", &DecodingOptions::max_length_extra)
+      .def_readonly("max_batch_tokens", &DecodingOptions::max_batch_tokens,
+                    "Source tokens times beam that are worked on together.");
+  py::class_<Hypothesis>(module, "Hypothesis", "One translation of a sentence.")
+      .def_readonly("tokens", &Hypothesis::tokens, "Without begin and end.")
+      .def_readonly("score", &Hypothesis::score, "log_probability / length ** length_penalty")
+      .def_readonly("log_probability", &Hypothesis::log_probability)
+      .def_readonly("token_log_probabilities", &Hypothesis::token_log_probabilities,
+                    "One a token; the end token's is last, unless truncated.")
+      .def_readonly("truncated", &Hypothesis::truncated, "The length cap came before the end token.");
+}
+
+using Translations = std::vector<std::vector<Hypothesis>>;
+
+Translations translate(const HeldEngine& held, const std::vector<Sentence>& sources,
+                       const DecodingOptions& options) {
+  const py::gil_scoped_release unlocked;
+  return held.get().translate(sources, options);
+}
+
+py::array_t<float> encode_source(const HeldEngine& held, const Sentence& source) {
+  auto states = std::make_unique<std::vector<float>>();
+  {
+    const py::gil_scoped_release unlocked;
+    *states = held.get().encode(source);
+  }
+  const std::size_t d = held.get().architecture().d_model;
+  py::array_t<float> array({source.size(), d});
+  std::copy(states->begin(), states->end(), array.mutable_data());
+  return array;
+}
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+  for (const kernels::KernelTable* table : kernels::available()) names.emplace_back(table->name);
+  return names;
+}
+
+}  // namespace
+
+void bind_engine(py::module_& module) {
+  py::register_exception<Error>(module, "EngineError", PyExc_ValueError);
+  bind_architecture(module);
+  bind_decoding(module);
+  py::class_<HeldEngine>(module, "Engine",
+                         "A model ready to translate; may be used from several threads at once.")
+      .def(py::init<const Architecture&, const Arrays&, const std::string&, std::int64_t>(),
+           py::arg("architecture"), py::arg("tensors"), py::arg("isa") = "", py::arg("threads") = 1)
+      .def("translate", &translate, py::arg("sources"), py::arg("options"),
+           "The n_best translations of every source (token ids, the end id last), best first.")
+      .def("encode", &encode_source, py::arg("source"),
+           "The encoder's states of one source, (time, d_model).")
+      .def_property_readonly("isa", [](const HeldEngine& held) { return std::string(held.get().isa()); })
+      .def_property_readonly("threads", [](const HeldEngine& held) { return held.get().threads(); })
+      .def_property_readonly(
+          "workspace_bytes", [](const HeldEngine& held) { return held.get().workspace_bytes(); },
+          "Memory held for computing, all workers together.");
+  module.def("available_isas", &available_isas, "Instruction sets this machine can run, best first.");
+}
+
+}  // namespace kserve

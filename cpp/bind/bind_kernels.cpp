@@ -1,0 +1,278 @@
+// kserve._engine.kernels: the raw kernels of each instruction set, for tests and benchmarks. Arrays are
+// float32 (weights uint16 holding IEEE half, tables int8), row-major and never converted or copied on the way
+// in.
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <new>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include "bind/module.h"
+#include "kernels/dispatch.h"
+#include "kernels/layout.h"
+
+namespace py = pybind11;
+
+namespace kserve {
+namespace {
+
+using kernels::KernelTable;
+using Floats = py::array_t<float, py::array::c_style>;
+using Halves = py::array_t<std::uint16_t, py::array::c_style>;
+using Bytes = py::array_t<std::int8_t, py::array::c_style>;
+
+// Throws unless the array `name` has this number of dimensions and, where wanted is not -1, these sizes.
+void expect_shape(const py::array& array, const std::string& name, const std::vector<py::ssize_t>& wanted) {
+  bool same = array.ndim() == static_cast<py::ssize_t>(wanted.size());
+  for (std::size_t i = 0; same && i < wanted.size(); ++i) {
+    same = wanted[i] < 0 || array.shape(static_cast<py::ssize_t>(i)) == wanted[i];
+  }
+  if (same) return;
+  const auto text = [](const py::ssize_t* sizes, std::size_t count) {
+    std::string joined;
+    for (std::size_t i = 0; i < count; ++i) {
+      joined += (i > 0 ? ", " : "") + (sizes[i] < 0 ? std::string("any") : std::to_string(sizes[i]));
+    }
+    return "(" + joined + ")";
+  };
+  throw std::invalid_argument(name + " has shape " +
+                              text(array.shape(), static_cast<std::size_t>(array.ndim())) + ", expected " +
+                              text(wanted.data(), wanted.size()));
+}
+
+std::size_t size_at(const py::array& array, py::ssize_t axis) {
+  return static_cast<std::size_t>(array.shape(axis));
+}
+
+py::ssize_t ssize(std::size_t n) { return static_cast<py::ssize_t>(n); }
+
+// What is added to a linear layer's result; keeps the arrays alive.
+struct LinearExtras {
+  std::optional<Floats> bias;
+  bool relu = false;
+  std::optional<Floats> residual;
+
+  kernels::Epilogue epilogue(std::size_t rows, std::size_t out) const {
+    kernels::Epilogue result;
+    if (bias) {
+      expect_shape(*bias, "bias", {ssize(out)});
+      result.bias = bias->data();
+    }
+    if (relu) result.activation = kernels::Activation::kRelu;
+    if (residual) {
+      expect_shape(*residual, "residual", {ssize(rows), ssize(out)});
+      result.residual = residual->data();
+      result.residual_stride = out;
+    }
+    return result;
+  }
+};
+
+// Memory at a multiple of 64 bytes, as the kernels want their scratch.
+class Scratch {
+ public:
+  explicit Scratch(std::size_t floats)
+      : data_(static_cast<float*>(::operator new(floats * sizeof(float), std::align_val_t{64}))) {}
+  ~Scratch() { ::operator delete(data_, std::align_val_t{64}); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  float* data() const { return data_; }
+
+ private:
+  float* data_;
+};
+
+Floats kmatrix(const KernelTable& table, kernels::KMatrix layer, const Halves& weights, const Floats& x,
+               const LinearExtras& extras) {
+  expect_shape(weights, "weights",
+               {ssize(layer.grid_rows), ssize(layer.grid_cols), ssize(layer.numbers_per_square)});
+  expect_shape(x, "x", {-1, ssize(layer.in)});
+  const std::size_t rows = size_at(x, 0);
+  Floats y({ssize(rows), ssize(layer.out)});
+  const kernels::Epilogue epilogue = extras.epilogue(rows, layer.out);
+  const float* const from = x.data();
+  float* const to = y.mutable_data();
+  layer.weights = weights.data();
+  {
+    const py::gil_scoped_release released;
+    const Scratch scratch(kernels::kmatrix_scratch_floats(layer));
+    table.kmatrix(layer, from, layer.in, rows, epilogue, to, layer.out, scratch.data());
+  }
+  return y;
+}
+
+Floats dense(const KernelTable& table, const Halves& weights, std::size_t out, const Floats& x,
+             const LinearExtras& extras) {
+  expect_shape(x, "x", {-1, -1});
+  const std::size_t rows = size_at(x, 0);
+  const std::size_t in = size_at(x, 1);
+  expect_shape(weights, "weights", {ssize((out + 15) / 16), ssize(in), 16});
+  Floats y({ssize(rows), ssize(out)});
+  const kernels::Epilogue epilogue = extras.epilogue(rows, out);
+  const kernels::Dense layer{in, out, weights.data()};
+  const float* const from = x.data();
+  float* const to = y.mutable_data();
+  const py::gil_scoped_release released;
+  table.dense(layer, from, in, rows, epilogue, to, out);
+  return y;
+}
+
+Floats layer_norm(const KernelTable& table, const Floats& x, const Floats& gain, const Floats& bias,
+                  float epsilon) {
+  expect_shape(x, "x", {-1});
+  expect_shape(gain, "gain", {x.size()});
+  expect_shape(bias, "bias", {x.size()});
+  Floats y(x.size());
+  table.layer_norm(x.data(), size_at(x, 0), gain.data(), bias.data(), epsilon, y.mutable_data());
+  return y;
+}
+
+Floats glu(const KernelTable& table, const Floats& u) {
+  expect_shape(u, "u", {-1});
+  if (u.size() % 2 != 0) {
+    throw std::invalid_argument("u has " + std::to_string(u.size()) + " numbers, expected an even number");
+  }
+  Floats y(u.size() / 2);
+  table.glu(u.data(), size_at(y, 0), y.mutable_data());
+  return y;
+}
+
+Floats softmax(const KernelTable& table, const Floats& x) {
+  expect_shape(x, "x", {-1});
+  Floats y(x.size());
+  std::copy_n(x.data(), x.size(), y.mutable_data());
+  table.softmax(y.mutable_data(), size_at(y, 0));
+  return y;
+}
+
+float log_sum_exp(const KernelTable& table, const Floats& x) {
+  expect_shape(x, "x", {-1});
+  return table.log_sum_exp(x.data(), size_at(x, 0));
+}
+
+// window (taps, heads * head_dim); row j counts only where present[j].
+Floats dynconv(const KernelTable& table, const Floats& window, const std::vector<bool>& present,
+               const Floats& weights) {
+  expect_shape(window, "window", {-1, -1});
+  expect_shape(weights, "weights", {-1, window.shape(0)});
+  if (present.size() != size_at(window, 0)) {
+    throw std::invalid_argument("present has " + std::to_string(present.size()) + " flags, expected " +
+                                std::to_string(window.shape(0)) + ", one a row of window");
+  }
+  const std::size_t heads = size_at(weights, 0);
+  const std::size_t channels = size_at(window, 1);
+  std::vector<const float*> rows(present.size(), nullptr);
+  for (std::size_t j = 0; j < rows.size(); ++j) {
+    if (present[j]) rows[j] = window.data() + j * channels;
+  }
+  Floats y(ssize(channels));
+  table.dynconv(rows.data(), weights.data(), heads, channels / heads, rows.size(), y.mutable_data());
+  return y;
+}
+
+// Returns y (heads * head_dim) and the probabilities (heads, length).
+std::pair<Floats, Floats> attention(const KernelTable& table, const Floats& query, const Floats& keys,
+                                    const Floats& values, std::size_t heads) {
+  expect_shape(query, "query", {-1});
+  expect_shape(keys, "keys", {-1, query.size()});
+  expect_shape(values, "values", {keys.shape(0), query.size()});
+  const std::size_t channels = size_at(query, 0);
+  const std::size_t length = size_at(keys, 0);
+  Floats y(query.size());
+  Floats probabilities({ssize(heads), ssize(length)});
+  table.attention(query.data(), keys.data(), values.data(), channels, length, heads, channels / heads,
+                  probabilities.mutable_data(), y.mutable_data());
+  return {y, probabilities};
+}
+
+Floats embed(const KernelTable& table, const Bytes& row, float scale, const Floats& position) {
+  expect_shape(row, "row", {-1});
+  expect_shape(position, "position", {row.size()});
+  Floats y(row.size());
+  table.embed(row.data(), size_at(row, 0), scale, position.data(), y.mutable_data());
+  return y;
+}
+
+Floats project(const KernelTable& table, const Bytes& words, const Floats& scale, const Floats& h) {
+  expect_shape(words, "words", {-1, -1});
+  expect_shape(scale, "scale", {words.shape(0)});
+  expect_shape(h, "h", {-1, words.shape(1)});
+  const std::size_t vocab = size_at(words, 0);
+  const std::size_t n = size_at(words, 1);
+  const std::size_t rows = size_at(h, 0);
+  Floats logits({ssize(rows), ssize(vocab)});
+  float* const to = logits.mutable_data();
+  const std::int8_t* const numbers = words.data();
+  const float* const scales = scale.data();
+  const float* const from = h.data();
+  const py::gil_scoped_release released;
+  table.project(numbers, scales, vocab, n, from, n, rows, to, vocab);
+  return logits;
+}
+
+void bind_layers(py::module_& module) {
+  using kernels::KMatrix;
+  py::class_<KMatrix>(module, "KMatrixLayer", "Sizes of a K-matrix layer and of its grid of squares.")
+      .def(py::init(&kernels::kmatrix_layer), py::arg("inputs"), py::arg("outputs"), py::arg("width") = 1,
+           py::arg("expansion") = 1)
+      .def_readonly("inputs", &KMatrix::in)
+      .def_readonly("outputs", &KMatrix::out)
+      .def_readonly("width", &KMatrix::width)
+      .def_readonly("tile", &KMatrix::tile)
+      .def_readonly("inner", &KMatrix::inner)
+      .def_readonly("grid_rows", &KMatrix::grid_rows)
+      .def_readonly("grid_cols", &KMatrix::grid_cols)
+      .def_readonly("numbers_per_square", &KMatrix::numbers_per_square);
+  py::class_<LinearExtras>(module, "LinearExtras", "y = relu(result + bias) + residual; each part optional.")
+      .def(py::init([](std::optional<Floats> bias, bool relu, std::optional<Floats> residual) {
+             return LinearExtras{std::move(bias), relu, std::move(residual)};
+           }),
+           py::arg("bias").noconvert() = py::none(), py::arg("relu") = false,
+           py::arg("residual").noconvert() = py::none());
+}
+
+void bind_table(py::module_& module) {
+  py::class_<KernelTable, std::unique_ptr<KernelTable, py::nodelete>>(module, "Kernels",
+                                                                      "The kernels of one instruction set.")
+      .def_property_readonly("name", [](const KernelTable& table) { return std::string(table.name); })
+      .def("kmatrix", &kmatrix, py::arg("layer"), py::arg("weights").noconvert(), py::arg("x").noconvert(),
+           py::arg("extras") = LinearExtras{})
+      .def("dense", &dense, py::arg("weights").noconvert(), py::arg("outputs"), py::arg("x").noconvert(),
+           py::arg("extras") = LinearExtras{})
+      .def("layer_norm", &layer_norm, py::arg("x").noconvert(), py::arg("gain").noconvert(),
+           py::arg("bias").noconvert(), py::arg("epsilon") = 1e-5F)
+      .def("glu", &glu, py::arg("u").noconvert())
+      .def("softmax", &softmax, py::arg("x").noconvert())
+      .def("log_sum_exp", &log_sum_exp, py::arg("x").noconvert())
+      .def("dynconv", &dynconv, py::arg("window").noconvert(), py::arg("present"),
+           py::arg("weights").noconvert())
+      .def("attention", &attention, py::arg("query").noconvert(), py::arg("keys").noconvert(),
+           py::arg("values").noconvert(), py::arg("heads"))
+      .def("embed", &embed, py::arg("row").noconvert(), py::arg("scale"), py::arg("position").noconvert())
+      .def("project", &project, py::arg("words").noconvert(), py::arg("scale").noconvert(),
+           py::arg("h").noconvert());
+}
+
+}  // namespace
+
+void bind_kernels(py::module_& module) {
+  py::module_ kernels_module = module.def_submodule("kernels", "The raw kernels, for tests and benchmarks.");
+  bind_layers(kernels_module);
+  bind_table(kernels_module);
+  kernels_module.def(
+      "available",
+      [] {
+        std::vector<std::string> names;
+        for (const KernelTable* table : kernels::available()) names.emplace_back(table->name);
+        return names;
+      },
+      "Names of the instruction sets this machine can run, best first.");
+  kernels_module.def(
+      "choose", [](const std::string& forced) { return &kernels::choose(forced); },
+      py::return_value_policy::reference, py::arg("forced") = "",
+      "The best kernels, or those of the instruction set named.");
+}
+
+}  // namespace kserve

@@ -1,0 +1,8 @@
+#include "bind/module.h"
+
+PYBIND11_MODULE(_engine, module) {
+  module.doc() = "The translation engine and, for tests and benchmarks, its kernels.";
+  kserve::bind_kernels(module);
+  kserve::bind_butterfly(module);
+  kserve::bind_engine(module);
+}

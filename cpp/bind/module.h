@@ -1,0 +1,12 @@
+// The parts of the extension module kserve._engine, each in its own bind_*.cpp.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace kserve {
+
+void bind_kernels(pybind11::module_& module);
+void bind_engine(pybind11::module_& module);
+void bind_butterfly(pybind11::module_& module);
+
+}  // namespace kserve

@@ -1,0 +1,22 @@
+// The kernels with AVX2, FMA and F16C. This object must share no definition with any other (docs/design.md,
+// "Engine").
+#include "kernels/attention-inl.h"
+#include "kernels/butterfly-inl.h"
+#include "kernels/dense-inl.h"
+#include "kernels/dynconv-inl.h"
+#include "kernels/int8-inl.h"
+#include "kernels/kmatrix-inl.h"
+#include "kernels/norm-inl.h"
+#include "kernels/softmax-inl.h"
+#include "kernels/tables.h"
+#include "kernels/vec_avx2.h"
+
+namespace kserve::kernels {
+
+static const ButterflyTable kButterfly = {
+    load_tile, store_tile, add_tile, butterfly_forward, butterfly_save_passes, butterfly_backward};
+
+const KernelTable kAvx2Table = {"avx2",      kmatrix, dense,     layer_norm, glu,     softmax,
+                                log_sum_exp, dynconv, attention, embed,      project, &kButterfly};
+
+}  // namespace kserve::kernels

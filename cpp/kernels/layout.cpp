@@ -1,0 +1,46 @@
+#include "kernels/layout.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+namespace kserve::kernels {
+
+KMatrix kmatrix_layer(std::size_t in, std::size_t out, std::size_t width, std::size_t expansion) {
+  if (in == 0 || out == 0 || width == 0) {
+    throw std::invalid_argument("K-matrix layer " + std::to_string(in) + " -> " + std::to_string(out) +
+                                " of width " + std::to_string(width) + ": every size must be at least 1");
+  }
+  if (expansion == 0 || (expansion & (expansion - 1)) != 0) {
+    throw std::invalid_argument("K-matrix expansion " + std::to_string(expansion) +
+                                " is not a power of two; use 1, 2, 4 ...");
+  }
+  KMatrix matrix;
+  matrix.in = in;
+  matrix.out = out;
+  matrix.width = width;
+  matrix.tile = 2;  // a butterfly has at least one pair
+  while (matrix.tile < std::min(in, out)) matrix.tile *= 2;
+  matrix.inner = std::max(matrix.tile * expansion, kLanes);
+  matrix.grid_rows = (out + matrix.tile - 1) / matrix.tile;
+  matrix.grid_cols = (in + matrix.tile - 1) / matrix.tile;
+  matrix.numbers_per_square = kmatrix_numbers(matrix.inner, width);
+  return matrix;
+}
+
+// The rows in work, and their sums over the columns of the grid.
+std::size_t kmatrix_scratch_floats(const KMatrix& matrix) {
+  return kKMatrixRowsAtOnce * matrix.inner * (matrix.grid_cols > 1 ? 2 : 1);
+}
+
+std::size_t kmatrix_numbers(std::size_t inner, std::size_t width) {
+  const std::size_t chunks = inner / kLanes;
+  if (chunks == 1) return kLanes * kLanes;
+  std::size_t strides = 0;  // of whole chunks
+  while (std::size_t{1} << (strides + 1) <= chunks) ++strides;
+  // Between two pairs the factors of the largest stride are one.
+  const std::size_t factors = 2 * strides + (width - 1) * (2 * strides - 1);
+  return factors * (chunks / 2) * 4 * kLanes + width * chunks * kLanes * kLanes;
+}
+
+}  // namespace kserve::kernels

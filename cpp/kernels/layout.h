@@ -1,0 +1,17 @@
+// Sizes that the kernels and the code that reserves memory for them agree on.
+#pragma once
+
+#include <cstddef>
+
+#include "kernels/table.h"
+
+namespace kserve::kernels {
+
+// Rows that a K-matrix kernel takes through one square together; more would only need more scratch memory.
+constexpr std::size_t kKMatrixRowsAtOnce = 8;
+
+// The grid of a layer in -> out (docs/design.md, "K-matrices"), without its weights. Throws
+// std::invalid_argument if a size is 0 or the expansion is not a power of two.
+KMatrix kmatrix_layer(std::size_t in, std::size_t out, std::size_t width, std::size_t expansion);
+
+}  // namespace kserve::kernels

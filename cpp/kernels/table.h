@@ -1,0 +1,96 @@
+// The contract between the engine and the kernels: one table of function pointers per instruction set.
+// Everything that computes on vectors is behind it; nothing outside cpp/kernels knows an instruction set.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/butterfly.h"
+
+namespace kserve::kernels {
+
+// Lanes of the logical vector on which every kernel is written; physical registers may be narrower.
+constexpr std::size_t kLanes = 16;
+
+enum class Activation : std::uint8_t { kNone, kRelu };
+
+// What happens to a linear layer's result before it is stored: y = activation(result + bias) + residual.
+struct Epilogue {
+  const float* bias = nullptr;  // (out), or null
+  Activation activation = Activation::kNone;
+  const float* residual = nullptr;  // (rows, out) with row stride residual_stride, or null; may alias y
+  std::size_t residual_stride = 0;
+};
+
+// A grid of K-matrix squares in run-time layout (docs/design.md, "Run-time layout").
+struct KMatrix {
+  std::size_t in = 0, out = 0;  // sizes of the layer
+  std::size_t tile = 0;         // n: the part of input or output that one square serves
+  std::size_t inner = 0;        // m16: size of a stored square, a power of two, >= 16
+  std::size_t width = 1;        // pairs of butterflies per square
+  std::size_t grid_rows = 0, grid_cols = 0;
+  std::size_t numbers_per_square = 0;
+  const std::uint16_t* weights = nullptr;  // IEEE half, (grid_rows, grid_cols, numbers_per_square)
+};
+
+// A dense layer in panels of 16 outputs.
+struct Dense {
+  std::size_t in = 0, out = 0;
+  const std::uint16_t* weights = nullptr;  // IEEE half, (ceil(out / 16), in, 16)
+};
+
+struct KernelTable {
+  const char* name;  // "scalar", "avx2" or "avx512"
+
+  // y (rows, out) = epilogue(x (rows, in) @ W^T). Row strides in floats. x and y must not overlap (the
+  // residual may alias y). scratch: kmatrix_scratch_floats(matrix) floats, 64-byte aligned; its content is
+  // lost. Any row count; a row's result does not depend on the others.
+  void (*kmatrix)(const KMatrix& matrix, const float* x, std::size_t x_stride, std::size_t rows,
+                  const Epilogue& epilogue, float* y, std::size_t y_stride, float* scratch);
+  void (*dense)(const Dense& matrix, const float* x, std::size_t x_stride, std::size_t rows,
+                const Epilogue& epilogue, float* y, std::size_t y_stride);
+
+  // y (n) = (x - mean) / sqrt(variance + epsilon) * gain + bias, biased variance; y may be x.
+  void (*layer_norm)(const float* x, std::size_t n, const float* gain, const float* bias, float epsilon,
+                     float* y);
+
+  // y (n) = u[0:n] * sigmoid(u[n:2n]); y may be u.
+  void (*glu)(const float* u, std::size_t n, float* y);
+
+  // In place: x (n) becomes exp(x - max) / sum.
+  void (*softmax)(float* x, std::size_t n);
+
+  // log(sum(exp(x - max))) + max over x (n).
+  float (*log_sum_exp)(const float* x, std::size_t n);
+
+  // y (heads * head_dim): y[h * head_dim + i] = sum over j of weights[h * taps + j] * window[j][h * head_dim
+  // + i]. window: taps row pointers; a null row counts as zeros.
+  void (*dynconv)(const float* const* window, const float* weights, std::size_t heads, std::size_t head_dim,
+                  std::size_t taps, float* y);
+
+  // Attention of one query row over `length` cached rows. keys and values: (length, heads * head_dim) with
+  // row stride `stride`. probabilities: scratch and result, (heads, length). y (heads * head_dim). Scale
+  // 1/sqrt(head_dim).
+  void (*attention)(const float* query, const float* keys, const float* values, std::size_t stride,
+                    std::size_t length, std::size_t heads, std::size_t head_dim, float* probabilities,
+                    float* y);
+
+  // y (n) = table_row (n) * scale + position (n).
+  void (*embed)(const std::int8_t* table_row, std::size_t n, float scale, const float* position, float* y);
+
+  // logits (rows, vocab) = h (rows, n) @ table^T * scale, table (vocab, n) int8 with a scale per row.
+  void (*project)(const std::int8_t* table, const float* scale, std::size_t vocab, std::size_t n,
+                  const float* h, std::size_t h_stride, std::size_t rows, float* logits,
+                  std::size_t logits_stride);
+
+  // For training.
+  const ButterflyTable* butterfly;
+};
+
+// Floats of scratch that KernelTable::kmatrix needs.
+std::size_t kmatrix_scratch_floats(const KMatrix& matrix);
+
+// Numbers in one stored square of size `inner` (a power of two >= 16) and width `width`.
+std::size_t kmatrix_numbers(std::size_t inner, std::size_t width);
+
+}  // namespace kserve::kernels

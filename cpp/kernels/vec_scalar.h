@@ -1,0 +1,85 @@
+// The physical register of the plain path: one float, sixteen of which stand for a logical vector. Any
+// processor. There is no fused multiply-add here: a * b is rounded before c is added. Same member names in
+// vec_avx2.h and vec_avx512.h; what they build on is in lanes-inl.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace kserve::kernels {
+namespace {
+
+struct Reg {
+  static constexpr std::size_t kWidth = 1;
+  static constexpr std::size_t kCount = 16;  // registers of this kind in the processor
+  float v;
+
+  static Reg broadcast(float x) { return {x}; }
+  static Reg load(const float* p) { return {*p}; }
+  void store(float* p) const { *p = v; }
+
+  // The first `n` lanes (n < kWidth, so none here).
+  static Reg load_first(const float* /*p*/, std::size_t /*n*/) { return {0.0F}; }
+  void store_first(float* /*p*/, std::size_t /*n*/) const {}
+  Reg first_or(std::size_t /*n*/, Reg rest) const { return rest; }
+
+  // IEEE half to float, by integers: exponent and mantissa move by 13 bits, the bias grows by 112. Scaling by
+  // 2^112 does that and turns half's subnormals into normal floats; infinity and NaN need their exponent
+  // filled.
+  static Reg load_half(const std::uint16_t* p) {
+    const std::uint32_t magnitude = static_cast<std::uint32_t>(*p & 0x7FFFU) << 13;
+    const std::uint32_t sign = static_cast<std::uint32_t>(*p & 0x8000U) << 16;
+    std::uint32_t bits = to_bits(from_bits(magnitude) * 0x1p112F);
+    if (magnitude >= 0x0F800000U) bits = magnitude | 0x7F800000U;
+    return {from_bits(bits | sign)};
+  }
+  static Reg load_int8(const std::int8_t* p) { return {static_cast<float>(*p)}; }
+  static Reg load_int8_first(const std::int8_t* /*p*/, std::size_t /*n*/) { return {0.0F}; }
+
+  friend Reg operator+(Reg a, Reg b) { return {a.v + b.v}; }
+  friend Reg operator-(Reg a, Reg b) { return {a.v - b.v}; }
+  friend Reg operator*(Reg a, Reg b) { return {a.v * b.v}; }
+  friend Reg operator/(Reg a, Reg b) { return {a.v / b.v}; }
+  static Reg fma(Reg a, Reg b, Reg c) { return {a.v * b.v + c.v}; }
+
+  // a > b ? a : b, hence b where either is NaN; min likewise.
+  static Reg max(Reg a, Reg b) { return a.v > b.v ? a : b; }
+  static Reg min(Reg a, Reg b) { return a.v < b.v ? a : b; }
+
+  // 0 where x < limit, else value.
+  static Reg zero_below(Reg x, float limit, Reg value) { return x.v < limit ? Reg{0.0F} : value; }
+  // 2 to the power of an integral number in -126 ... 127.
+  static Reg power_of_two(Reg x) {
+    return {from_bits(static_cast<std::uint32_t>(static_cast<std::int32_t>(x.v) + 127) << 23)};
+  }
+
+  float sum() const { return v; }
+  float largest() const { return v; }
+
+  // totals[i] = x[i].sum() by the same additions, four at once.
+  static void four_sums(const Reg* x, float* totals) {
+    for (std::size_t i = 0; i < 4; ++i) totals[i] = x[i].v;
+  }
+  // totals[i] = sum of the lanes of x[i], i in 0 ... count - 1.
+  static void lane_sums(const Reg* x, std::size_t count, float* totals) {
+    for (std::size_t i = 0; i < count; ++i) totals[i] = x[i].v;
+  }
+  // Lane j of register i goes to lane i of register j.
+  static void transpose(Reg (& /*x*/)[kWidth]) {}
+
+ private:
+  static float from_bits(std::uint32_t bits) {
+    float x;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+  }
+  static std::uint32_t to_bits(float x) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits;
+  }
+};
+
+}  // namespace
+}  // namespace kserve::kernels

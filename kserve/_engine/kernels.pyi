@@ -1,0 +1,80 @@
+"""
+The raw kernels, for tests and benchmarks.
+"""
+from __future__ import annotations
+import collections.abc
+import numpy
+import numpy.typing
+import typing
+__all__: list[str] = ['KMatrixLayer', 'Kernels', 'LinearExtras', 'available', 'choose']
+class KMatrixLayer:
+    """
+    Sizes of a K-matrix layer and of its grid of squares.
+    """
+    def __init__(self, inputs: typing.SupportsInt | typing.SupportsIndex, outputs: typing.SupportsInt | typing.SupportsIndex, width: typing.SupportsInt | typing.SupportsIndex = 1, expansion: typing.SupportsInt | typing.SupportsIndex = 1) -> None:
+        ...
+    @property
+    def grid_cols(self) -> int:
+        ...
+    @property
+    def grid_rows(self) -> int:
+        ...
+    @property
+    def inner(self) -> int:
+        ...
+    @property
+    def inputs(self) -> int:
+        ...
+    @property
+    def numbers_per_square(self) -> int:
+        ...
+    @property
+    def outputs(self) -> int:
+        ...
+    @property
+    def tile(self) -> int:
+        ...
+    @property
+    def width(self) -> int:
+        ...
+class LinearExtras:
+    """
+    y = relu(result + bias) + residual; each part optional.
+    """
+    def __init__(self, bias: numpy.typing.NDArray[numpy.float32] | None = None, relu: bool = False, residual: numpy.typing.NDArray[numpy.float32] | None = None) -> None:
+        ...
+class Kernels:
+    """
+    The kernels of one instruction set.
+    """
+    def attention(self, query: numpy.typing.NDArray[numpy.float32], keys: numpy.typing.NDArray[numpy.float32], values: numpy.typing.NDArray[numpy.float32], heads: typing.SupportsInt | typing.SupportsIndex) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32]]:
+        ...
+    def dense(self, weights: numpy.typing.NDArray[numpy.uint16], outputs: typing.SupportsInt | typing.SupportsIndex, x: numpy.typing.NDArray[numpy.float32], extras: LinearExtras = ...) -> numpy.typing.NDArray[numpy.float32]:
+        ...
+    def dynconv(self, window: numpy.typing.NDArray[numpy.float32], present: collections.abc.Sequence[bool], weights: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.float32]:
+        ...
+    def embed(self, row: numpy.typing.NDArray[numpy.int8], scale: typing.SupportsFloat | typing.SupportsIndex, position: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.float32]:
+        ...
+    def glu(self, u: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.float32]:
+        ...
+    def kmatrix(self, layer: KMatrixLayer, weights: numpy.typing.NDArray[numpy.uint16], x: numpy.typing.NDArray[numpy.float32], extras: LinearExtras = ...) -> numpy.typing.NDArray[numpy.float32]:
+        ...
+    def layer_norm(self, x: numpy.typing.NDArray[numpy.float32], gain: numpy.typing.NDArray[numpy.float32], bias: numpy.typing.NDArray[numpy.float32], epsilon: typing.SupportsFloat | typing.SupportsIndex = 9.999999747378752e-06) -> numpy.typing.NDArray[numpy.float32]:
+        ...
+    def log_sum_exp(self, x: numpy.typing.NDArray[numpy.float32]) -> float:
+        ...
+    def project(self, words: numpy.typing.NDArray[numpy.int8], scale: numpy.typing.NDArray[numpy.float32], h: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.float32]:
+        ...
+    def softmax(self, x: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.float32]:
+        ...
+    @property
+    def name(self) -> str:
+        ...
+def available() -> list[str]:
+    """
+    Names of the instruction sets this machine can run, best first.
+    """
+def choose(forced: str = '') -> Kernels:
+    """
+    The best kernels, or those of the instruction set named.
+    """

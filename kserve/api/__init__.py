@@ -1,0 +1,1 @@
+"""The HTTP side: an app around a translator, and the process that serves it."""

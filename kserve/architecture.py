@@ -1,0 +1,220 @@
+"""The shape of a model as config.json tells it, and the tensors that follow from it. No files, no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kserve.errors import BundleConfigError
+from kserve.runtime_layout import grid, numbers
+
+PANEL = 16  # outputs in one panel of a dense layer
+
+ENCODER_SITES = ("conv_in", "kernel", "conv_out", "ffn_in", "ffn_out")
+DECODER_SITES = ("conv_in", "kernel", "conv_out", "query", "key", "value", "attn_out", "ffn_in", "ffn_out")
+SITES = ("conv_in", "conv_out", "kernel", "query", "key", "value", "attn_out", "ffn_in", "ffn_out")
+
+_LIMIT = 1 << 24  # no size in a real model comes near; larger ones are damage, not ambition
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """What a tensor must be: its type by the safetensors name (F16, F32, I8) and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LinearKind:
+    """How the linear layers of one site are stored; width and expansion only matter for a K-matrix."""
+
+    kind: str
+    width: int = 1
+    expansion: int = 1
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of the encoder-decoder; field names are those of config.json."""
+
+    vocab_size: int
+    d_model: int
+    d_ffn: int
+    heads: int
+    encoder_kernels: tuple[int, ...]
+    decoder_kernels: tuple[int, ...]
+    glu: bool
+    max_positions: int
+    linear: Mapping[str, LinearKind]
+
+
+@dataclass(frozen=True)
+class LinearLayer:
+    """One linear layer of the model: the prefix of its tensors' names, its site and its sizes."""
+
+    name: str
+    site: str
+    inputs: int
+    outputs: int
+
+
+def parse_architecture(raw: Any) -> ModelShape:
+    """config.json's `architecture`, checked field by field."""
+    fields = _mapping(raw, "architecture")
+    kind = fields.get("type")
+    if kind != "dynamicconv":
+        raise BundleConfigError(f"config.json: architecture.type is {kind!r}; this engine runs 'dynamicconv'")
+    shape = ModelShape(
+        vocab_size=whole(fields, "architecture", "vocab_size", least=5),
+        d_model=whole(fields, "architecture", "d_model", least=4),
+        d_ffn=whole(fields, "architecture", "d_ffn"),
+        heads=whole(fields, "architecture", "heads"),
+        encoder_kernels=_kernels(fields, "encoder_kernels"),
+        decoder_kernels=_kernels(fields, "decoder_kernels"),
+        glu=_flag(fields, "glu"),
+        max_positions=whole(fields, "architecture", "max_positions", least=2),
+        linear=_linear(fields.get("linear")),
+    )
+    if shape.d_model % shape.heads or shape.d_model % 2:
+        raise BundleConfigError(
+            f"config.json: architecture.d_model is {shape.d_model}; it must be even and a multiple of "
+            f"architecture.heads ({shape.heads})"
+        )
+    return shape
+
+
+def linear_layers(shape: ModelShape) -> list[LinearLayer]:
+    """Every linear layer, in the order of the model."""
+    sides = (
+        ("encoder", shape.encoder_kernels, ENCODER_SITES),
+        ("decoder", shape.decoder_kernels, DECODER_SITES),
+    )
+    return [
+        LinearLayer(f"{side}.{index}.{site}", site, *_sizes(shape, site, taps))
+        for side, kernels, sites in sides
+        for index, taps in enumerate(kernels)
+        for site in sites
+    ]
+
+
+def expected_tensors(shape: ModelShape) -> dict[str, TensorSpec]:
+    """Every tensor that a bundle of this shape holds, by name: the one place that knows the list."""
+    width = (shape.d_model,)
+    result = {
+        "embedding.table": TensorSpec("I8", (shape.vocab_size, shape.d_model)),
+        "embedding.scale": TensorSpec("F32", (shape.vocab_size,)),
+    }
+    norms = ["encoder.norm", "decoder.norm"]
+    for side, count, names in (
+        ("encoder", len(shape.encoder_kernels), ("conv_norm", "ffn_norm")),
+        ("decoder", len(shape.decoder_kernels), ("conv_norm", "attn_norm", "ffn_norm")),
+    ):
+        norms += [f"{side}.{index}.{name}" for index in range(count) for name in names]
+    for norm in norms:
+        result[f"{norm}.gain"] = TensorSpec("F32", width)
+        result[f"{norm}.bias"] = TensorSpec("F32", width)
+    for layer in linear_layers(shape):
+        suffix, spec = _weight(layer, shape.linear[layer.site])
+        result[f"{layer.name}.{suffix}"] = spec
+        result[f"{layer.name}.bias"] = TensorSpec("F32", (layer.outputs,))
+    return result
+
+
+def count_parameters(shape: ModelShape) -> dict[str, int]:
+    """Numbers in the model: all stored ones, those of the linear layers, and a dense twin's linear layers."""
+    specs = expected_tensors(shape)
+    total = sum(_count(spec.shape) for spec in specs.values())
+    linear = sum(_count(spec.shape) for name, spec in specs.items() if name.endswith((".kmatrix", ".dense")))
+    dense = sum(layer.inputs * layer.outputs for layer in linear_layers(shape))
+    return {"total": total, "linear": linear, "linear_dense": dense}
+
+
+def whole(fields: Mapping[str, Any], where: str, name: str, least: int = 1) -> int:
+    """A whole number of config.json, at least `least`; true and 1.0 are not whole numbers."""
+    value = fields.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _LIMIT:
+        raise BundleConfigError(
+            f"config.json: {where}.{name} is {value!r}; expected a whole number from {least} to {_LIMIT}"
+        )
+    return value
+
+
+def _weight(layer: LinearLayer, kind: LinearKind) -> tuple[str, TensorSpec]:
+    if kind.kind == "dense":
+        return "dense", TensorSpec("F16", (-(-layer.outputs // PANEL), layer.inputs, PANEL))
+    cut = grid(layer.inputs, layer.outputs, kind.expansion)
+    return "kmatrix", TensorSpec("F16", (cut.rows, cut.cols, numbers(cut.stored, kind.width)))
+
+
+def _sizes(shape: ModelShape, site: str, taps: int) -> tuple[int, int]:
+    """Inputs and outputs of a site in a layer whose convolution has `taps` taps."""
+    d = shape.d_model
+    sizes = {
+        "conv_in": (d, 2 * d if shape.glu else d),
+        "kernel": (d, shape.heads * taps),
+        "ffn_in": (d, shape.d_ffn),
+        "ffn_out": (shape.d_ffn, d),
+    }
+    return sizes.get(site, (d, d))
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise BundleConfigError(f"config.json: {where} is {value!r}; expected an object with named fields")
+    return value
+
+
+def _flag(fields: Mapping[str, Any], name: str) -> bool:
+    value = fields.get(name)
+    if not isinstance(value, bool):
+        raise BundleConfigError(f"config.json: architecture.{name} is {value!r}; expected true or false")
+    return value
+
+
+def _kernels(fields: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    value = fields.get(name)
+    good = isinstance(value, list) and value and all(_is_odd(taps) for taps in value)
+    if not good or not isinstance(value, list):
+        raise BundleConfigError(
+            f"config.json: architecture.{name} is {value!r}; expected a list of odd kernel sizes, one a layer"
+        )
+    return tuple(value)
+
+
+def _is_odd(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1023 and value % 2 == 1
+
+
+def _linear(raw: Any) -> dict[str, LinearKind]:
+    fields = _mapping(raw, "architecture.linear")
+    if set(fields) != set(SITES):
+        raise BundleConfigError(
+            f"config.json: architecture.linear names the sites {sorted(fields)}; expected exactly "
+            f"{sorted(SITES)}"
+        )
+    return {site: _linear_kind(fields[site], f"architecture.linear.{site}") for site in SITES}
+
+
+def _linear_kind(raw: Any, where: str) -> LinearKind:
+    fields = _mapping(raw, where)
+    kind = fields.get("kind")
+    if kind == "dense":
+        return LinearKind("dense")
+    if kind != "kmatrix":
+        raise BundleConfigError(f"config.json: {where}.kind is {kind!r}; expected 'kmatrix' or 'dense'")
+    width, expansion = whole(fields, where, "width"), whole(fields, where, "expansion")
+    if width > 64 or expansion > 64 or expansion & (expansion - 1):
+        raise BundleConfigError(
+            f"config.json: {where} has width {width} and expansion {expansion}; expected at most 64 each, "
+            "and an expansion that is a power of two"
+        )
+    return LinearKind("kmatrix", width, expansion)

@@ -1,0 +1,99 @@
+"""`kserve bench serve`: start-up, memory and latency of a real server process on this machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+from kserve.api.server import bind
+from kserve.bench.machine import percentile, spread
+from kserve.translator import Translator
+
+
+def run_serve(bundle: Path | None, sentences: Sequence[str], requests: int, starts: int) -> dict[str, Any]:
+    """Start the server `starts` times, then send `requests` single sentences, each answer checked.
+
+    Returns:
+        Seconds from process start to /ready, milliseconds of a request, resident bytes at the end.
+    """
+    translator = Translator(bundle, None, 1)
+    expected = {text: translator.translate(text).text for text in sentences}
+    seconds = [_Server(bundle).ready_and_stop() for _ in range(starts - 1)]
+    server = _Server(bundle)
+    try:
+        seconds.append(server.wait_ready())
+        latencies = [server.translate(sentences[i % len(sentences)], expected) for i in range(requests)]
+        resident = server.resident_bytes()
+    finally:
+        server.stop()
+    ready = spread(seconds)
+    return {
+        "engine": "kserve-http",
+        "ready_seconds": ready["median"],
+        "ready_seconds_min": ready["min"],
+        "ready_seconds_max": ready["max"],
+        "requests": requests,
+        "p50_ms": percentile(latencies, 0.5) * 1e3,
+        "p99_ms": percentile(latencies, 0.99) * 1e3,
+        "resident_mb": resident / 1e6,
+    }
+
+
+class _Server:
+    """A `kserve serve` process on a free loopback port."""
+
+    def __init__(self, bundle: Path | None) -> None:
+        free = bind("127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        free.close()
+        command = [sys.executable, "-m", "kserve", "serve", "--port", self.url.rpartition(":")[2]]
+        if bundle is not None:
+            command += ["--bundle", str(bundle)]
+        self.started = time.perf_counter()
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def wait_ready(self, limit: float = 60) -> float:
+        """Seconds from process start to the first 200 of /ready."""
+        while time.perf_counter() - self.started < limit and self.process.poll() is None:
+            with suppress(URLError, ConnectionError), urllib.request.urlopen(self.url + "/ready") as answer:
+                if answer.status == 200:
+                    return time.perf_counter() - self.started
+            time.sleep(0.005)
+        raise RuntimeError(f"the server was not ready within {limit} s")
+
+    def translate(self, text: str, expected: dict[str, str]) -> float:
+        """Seconds of one request; its answer must be the library's."""
+        body = json.dumps({"q": text, "source": "de", "target": "en"}).encode()
+        request = urllib.request.Request(self.url + "/translate", body, {"Content-Type": "application/json"})
+        started = time.perf_counter()
+        with urllib.request.urlopen(request) as answer:
+            got = json.load(answer)["translatedText"]
+        seconds = time.perf_counter() - started
+        if got != expected[text]:
+            raise RuntimeError(f"the server answered {got!r}, the library {expected[text]!r}")
+        return seconds
+
+    def resident_bytes(self) -> int:
+        """Resident set of the server process."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * 4096
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        self.process.wait(30)
+
+    def ready_and_stop(self) -> float:
+        """Only the start-up time."""
+        try:
+            return self.wait_ready()
+        finally:
+            self.stop()

@@ -1,0 +1,191 @@
+"""The `kserve` command: argument parsing only; every command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+if TYPE_CHECKING:
+    import io
+
+from kserve.bench.cli import app as bench
+from kserve.errors import InputError, InvalidParameter, KserveError, MissingDependency, SettingsError
+
+app = typer.Typer(
+    help="Machine translation on CPUs with K-matrix models.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+app.add_typer(bench, name="bench")
+
+# Optional[...] and not `| None`: Typer reads these at run time, on every supported Python.
+Bundle = Annotated[
+    Path | None,
+    typer.Option("--bundle", "-m", help="Model folder. [default: KSERVE_MODEL or the bundled one]"),
+]
+Isa = Annotated[
+    str | None,
+    typer.Option("--isa", help="Force avx512, avx2 or scalar. [default: KSERVE_ISA or the best]"),
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", help="Engine threads. [default: KSERVE_THREADS or all cores]")
+]
+Beam = Annotated[int | None, typer.Option("--beam", help="Beam size; 1 is greedy. [default: the model's]")]
+
+
+@app.command()
+def translate(
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts; lines of stdin when absent.")] = None,
+    bundle: Bundle = None,
+    beam: Beam = None,
+    n_best: Annotated[int, typer.Option("--n-best", help="Translations of each line; needs --json.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
+    isa: Isa = None,
+    threads: Threads = None,
+) -> None:
+    """Translate texts, or stdin to stdout: a line in, a line out."""
+    from kserve.lines import LineTranslator, progress_stream
+    from kserve.translator import Translator
+
+    if n_best > 1 and not as_json:
+        raise InvalidParameter(f"--n-best is {n_best}; more than one translation of a line needs --json")
+    translator = Translator(bundle, isa, threads)
+    job = LineTranslator(translator, {"beam_size": beam, "n_best": n_best}, as_json)
+    if texts:
+        job.write(texts, sys.stdout.buffer)
+        return
+    job.progress = progress_stream()
+    broken = job.run(cast("io.BufferedReader", sys.stdin.buffer), sys.stdout.buffer)
+    if broken:
+        typer.echo(
+            f"kserve: {broken} lines held bytes that are not UTF-8; they were read as U+FFFD", err=True
+        )
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address. [default: KSERVE_HOST or 127.0.0.1]")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; 0 takes a free one. [default: KSERVE_PORT or 8000]")
+    ] = None,
+    bundle: Bundle = None,
+    isa: Isa = None,
+    threads: Threads = None,
+) -> None:
+    """Serve translations over HTTP; the page /docs describes the requests."""
+    from kserve.api.server import run
+    from kserve.config import Settings
+
+    run(Settings.read(host=host, port=port, model=bundle, isa=isa, threads=threads))
+
+
+@app.command()
+def info(
+    bundle_argument: Annotated[Path | None, typer.Argument(metavar="BUNDLE", help="Model folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    isa: Isa = None,
+) -> None:
+    """Print a model's architecture, parameters, sizes, quality, and the kernel in use."""
+    import json
+
+    from kserve.report import facts, table
+    from kserve.translator import Translator
+
+    data = facts(Translator(bundle_argument, isa))
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False) if as_json else table(data))
+
+
+@app.command("eval")
+def evaluate_command(
+    src: Annotated[Path, typer.Option("--src", help="Source text, a sentence a line.")],
+    ref: Annotated[Path, typer.Option("--ref", help="Its reference translation.")],
+    bundle: Bundle = None,
+    beam: Beam = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result here.")] = None,
+    isa: Isa = None,
+    threads: Threads = None,
+) -> None:
+    """Score a model on a test set: BLEU, chrF, TER and sentences per second, decoded by the engine."""
+    from kserve.evaluate import evaluate, read_test_set, summary, write_json
+    from kserve.translator import Translator
+
+    test = read_test_set(src, ref)
+    result = evaluate(Translator(bundle, isa, threads), test, {"beam_size": beam})
+    if json_file:
+        write_json(json_file, result)
+    typer.echo(summary(result))
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of the text. [default: KSERVE_DATA]")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Run folder; an interrupted run there goes on. [default: runs/NAME]"),
+    ] = None,
+) -> None:
+    """Train a model by a recipe (needs the extra `train`)."""
+    from kserve.config import Settings
+
+    try:
+        from kserve.train.loop import train as run
+        from kserve.train.recipe import RecipeError
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
+    folder = Settings.read(data=data).data
+    if folder is None:
+        raise InvalidParameter("no folder of parallel text; give --data FOLDER or set KSERVE_DATA")
+    try:
+        typer.echo(run(recipe, folder, out))
+    except RecipeError as error:
+        raise InvalidParameter(str(error)) from None
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="final.pt (or another checkpoint) of a run folder.")],
+    out: Annotated[Path, typer.Argument(help="Model folder to write; replaced if it is one already.")],
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="SentencePiece model. [default: that of the run folder]")
+    ] = None,
+    scores: Annotated[
+        list[Path] | None, typer.Option("--scores", help="A JSON file of `kserve eval`; may be repeated.")
+    ] = None,
+) -> None:
+    """Write the model folder of a checkpoint (needs the extra `train`)."""
+    try:
+        from kserve.train.export import ExportError
+        from kserve.train.export import export as run
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
+    try:
+        typer.echo(run(checkpoint, out, tokenizer, scores or ()))
+    except ExportError as error:
+        raise InvalidParameter(str(error)) from None
+
+
+def _missing(error: ModuleNotFoundError) -> KserveError:
+    return MissingDependency(
+        f"this command needs the module {error.name}; install the extra: pip install "
+        "'kmatrix-serve[train]', or "
+        "pip install '.[train]' in the source folder"
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; an error is one line on stderr and exit code 2 (what was asked) or 1 (the rest)."""
+    options: dict[str, Any] = {} if arguments is None else {"args": arguments}
+    try:
+        app(prog_name="kserve", **options)
+    except KserveError as error:
+        typer.echo(f"kserve: error: {error}", err=True)
+        raise SystemExit(2 if isinstance(error, (InputError, SettingsError)) else 1) from None

@@ -1,0 +1,110 @@
+"""A text cut into parts to translate and parts to keep, so that joining them again loses nothing.
+
+Kept byte for byte: line breaks (LF, CR, CRLF, the Unicode ones), tabs, NUL and other control characters,
+space around a line, lines without a letter, and the space between the segments of a line that is too long
+for the model. `"".join(part.text for part in cut(...))` is always the text itself.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+
+# Control characters (a tab parts the cells of a table); the line and paragraph separators.
+_BREAKS = re.compile("([\x00-\x1f\x7f-\x9f\u2028\u2029]+)")
+
+# Where a long line may be cut, the best places first; what is matched is kept between the segments. Sentence
+# marks may be followed by closing quotes and brackets, full-width ones need no space.
+_PLACES = (
+    re.compile("(?:(?<=[.!?…])|(?<=[.!?…][\"'”“»«’)\\]]))\\s+|(?<=[。！？])"),
+    re.compile("(?<=[,;:–—])\\s+|(?<=[，；：])"),
+    re.compile("\\s+"),
+)
+
+Count = Callable[[str], int]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of the text: to be translated, or to be kept as it is."""
+
+    text: str
+    translate: bool
+
+
+def cut(text: str, limit: int, count: Count) -> list[Part]:
+    """Parts of the text in order; `count` tells tokens, and no part to translate has more than `limit`."""
+    parts: list[Part] = []
+    for index, line in enumerate(_BREAKS.split(text)):
+        if index % 2 or not has_letters(line):
+            parts.append(Part(line, translate=False))
+            continue
+        core = line.strip()
+        start = line.index(core)
+        parts.append(Part(line[:start], translate=False))
+        parts.extend(_segments(core, limit, count))
+        parts.append(Part(line[start + len(core) :], translate=False))
+    return [part for part in parts if part.text]
+
+
+def has_letters(text: str) -> bool:
+    """Whether there is anything to translate: digits, marks and emoji say the same in every language."""
+    return any(character.isalpha() for character in text)
+
+
+def _segments(line: str, limit: int, count: Count, level: int = 0) -> list[Part]:
+    """The line in segments of at most `limit` tokens, cut at the best places that are good enough."""
+    if count(line) <= limit:
+        return [Part(line, translate=has_letters(line))]
+    if level == len(_PLACES):
+        return _halves(line, limit, count)
+    pieces = _atoms(line, _PLACES[level])
+    if len(pieces) == 1:
+        return _segments(line, limit, count, level + 1)
+    parts: list[Part] = []
+    for group in _packed(pieces, limit, count):
+        parts.extend(_segments(group.text, limit, count, level + 1) if group.translate else [group])
+    return parts
+
+
+def _atoms(line: str, place: re.Pattern[str]) -> list[Part]:
+    """The line cut at every such place: text and the space between, in turn."""
+    parts: list[Part] = []
+    start = 0
+    for match in place.finditer(line):
+        parts.append(Part(line[start : match.start()], translate=True))
+        parts.append(Part(match.group(), translate=False))
+        start = match.end()
+    parts.append(Part(line[start:], translate=True))
+    return [part for part in parts if part.text]
+
+
+def _packed(pieces: list[Part], limit: int, count: Count) -> list[Part]:
+    """Neighbouring pieces joined again while they fit; the space at a remaining cut is a part of its own."""
+    groups: list[Part] = []
+    text, tokens, space = "", 0, ""
+    for piece in pieces:
+        if not piece.translate:
+            space = piece.text
+            continue
+        more = count(piece.text)
+        if text and tokens + more <= limit:
+            text, tokens = text + space + piece.text, tokens + more
+        else:
+            groups += [Part(text, translate=True), Part(space, translate=False)]
+            text, tokens = piece.text, more
+        space = ""
+    groups += [Part(text, translate=True), Part(space, translate=False)]
+    return [group for group in groups if group.text]
+
+
+def _halves(word: str, limit: int, count: Count) -> list[Part]:
+    """A word too long for the model, in halves until they fit; no cut before a combining mark."""
+    if count(word) <= limit or len(word) == 1:
+        return [Part(word, translate=has_letters(word))]
+    middle = len(word) // 2
+    while middle > 1 and unicodedata.combining(word[middle]):
+        middle -= 1
+    return _halves(word[:middle], limit, count) + _halves(word[middle:], limit, count)

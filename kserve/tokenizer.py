@@ -1,0 +1,91 @@
+"""Text to SentencePiece ids and back. No batching, no splitting of long lines.
+
+What UTF-8 cannot carry: a lone surrogate in a `str` is replaced by U+FFFD before it is tokenised (`clean`),
+because it has no bytes; every other code point is passed on, and one that the vocabulary lacks becomes the
+unknown id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sentencepiece
+
+from kserve.errors import BundleConfigError, BundleCorrupt, InvalidParameter
+
+UNKNOWN, BEGIN, END, PADDING = 0, 1, 2, 3
+
+# The word boundary mark of SentencePiece (U+2581).
+_BOUNDARY = "\u2581"
+
+
+def clean(text: str) -> str:
+    """The text with every lone surrogate replaced by U+FFFD, so that it can be written as UTF-8."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def decode_utf8(data: bytes) -> str:
+    """Bytes as text; each stretch that is not UTF-8 becomes U+FFFD."""
+    return data.decode("utf-8", "replace")
+
+
+class Tokenizer:
+    """The SentencePiece model of one bundle.
+
+    >>> tokenizer.encode("Ein Hund rennt.")      # doctest: +SKIP
+    [17, 204, 911, 5, 2]
+    """
+
+    def __init__(self, model: bytes, vocab_size: int) -> None:
+        processor = sentencepiece.SentencePieceProcessor()
+        try:
+            processor.LoadFromSerializedProto(model)
+        except RuntimeError as error:
+            raise BundleCorrupt(
+                f"tokenizer.model is no SentencePiece model ({error}). Export it again."
+            ) from None
+        pieces = int(processor.GetPieceSize())
+        if pieces != vocab_size:
+            raise BundleConfigError(
+                f"tokenizer.model has {pieces} pieces, config.json says vocab_size {vocab_size}; they "
+                "belong to "
+                "different models. Export the model again."
+            )
+        marks = (processor.unk_id(), processor.bos_id(), processor.eos_id(), processor.pad_id())
+        if marks != (UNKNOWN, BEGIN, END, PADDING):
+            raise BundleConfigError(
+                f"tokenizer.model has unknown, begin, end, padding at ids {marks}; expected "
+                f"{(UNKNOWN, BEGIN, END, PADDING)}. Train it with these ids."
+            )
+        self._processor = processor
+        self._boundary = int(processor.PieceToId(_BOUNDARY))
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text, the end id last."""
+        return [*self._processor.EncodeAsIds(clean(text)), END]
+
+    def count(self, text: str) -> int:
+        """Ids that `encode` would give, the end id included."""
+        return len(self.encode(text))
+
+    def knows(self, ids: Sequence[int]) -> bool:
+        """Whether the vocabulary has any part of the text; one in another script has none."""
+        return any(token > PADDING and token != self._boundary for token in ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids; special ids stand for nothing. Never holds a line break."""
+        text = str(self._processor.DecodeIds([token for token in ids if token > PADDING]))
+        return " ".join(text.splitlines())
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The pieces of ids, as `ids` gives them back."""
+        return [str(self._processor.IdToPiece(int(token))) for token in ids]
+
+    def ids(self, pieces: Sequence[str]) -> list[int]:
+        """Ids of pieces, the end id last; a piece that the vocabulary lacks is the unknown id."""
+        for piece in pieces:
+            if not isinstance(piece, str):
+                raise InvalidParameter(
+                    f"a token is {piece!r}; expected pieces as text, such as {_BOUNDARY + 'Hund'!r}"
+                )
+        return [*(int(self._processor.PieceToId(clean(piece))) for piece in pieces), END]

@@ -1,0 +1,125 @@
+"""The model card, README.md of a bundle: what it is, its text and licences, how trained, how good."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_LANGUAGE_NAMES = {
+    "de": "German",
+    "en": "English",
+    "fr": "French",
+    "es": "Spanish",
+    "it": "Italian",
+    "nl": "Dutch",
+}
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What the card is written from: config.json, the parameter counts, and the bytes of the tensors."""
+
+    config: Mapping[str, Any]
+    parameters: Mapping[str, int]
+    model_bytes: int
+
+
+def model_card(facts: CardFacts) -> str:
+    """The card in Markdown."""
+    parts = [
+        _heading(facts),
+        _scores(facts.config["quality"]),
+        _data(facts.config),
+        _training(facts.config),
+        _sizes(facts),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _heading(facts: CardFacts) -> str:
+    source, target = (_LANGUAGE_NAMES.get(code, code) for code in facts.config["languages"].values())
+    name = facts.config["name"]
+    linear = facts.config["architecture"]["linear"].values()
+    kmatrices = sum(spec["kind"] == "kmatrix" for spec in linear)
+    what = {0: "dense", len(linear): "K-matrices (products of butterfly matrices)"}.get(
+        kmatrices, f"K-matrices at {kmatrices} of {len(linear)} sites, dense at the others"
+    )
+    return (
+        f"# {name}\n\n"
+        f"Translates {source} to {target}. A DynamicConv encoder-decoder (Wu et al. 2019) whose linear\n"
+        f"layers are {what}; it runs on kserve's C++ engine, without torch.\n\n"
+        f"```sh\nkserve translate --bundle models/{name} < in.txt > out.txt\n```\n\n"
+        "It learned from the text named below: expect it to be at home in that kind of text and to be\n"
+        "wrong, fluently, outside of it. Do not rely on it where a mistake harms someone."
+    )
+
+
+def _scores(quality: Mapping[str, Any]) -> str:
+    if not quality:
+        return ""
+    lines = [
+        "## Scores",
+        "",
+        "By the engine, cased and detokenised.",
+        "",
+        "| text | BLEU | chrF | TER |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, scores in quality.items():
+        cells = [f"{scores[key]:.1f}" if key in scores else "" for key in ("bleu", "chrf", "ter")]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    signatures = {_signature(scores) for scores in quality.values() if "signature" in scores}
+    lines += ["", *(f"`{signature}`" for signature in sorted(signatures))]
+    return "\n".join(lines).rstrip()
+
+
+def _signature(scores: Mapping[str, Any]) -> str:
+    """The BLEU signature; `kserve eval` may hold one string or one per metric."""
+    signature = scores["signature"]
+    return str(signature.get("bleu", signature)) if isinstance(signature, Mapping) else str(signature)
+
+
+def _data(config: Mapping[str, Any]) -> str:
+    data = config["provenance"]["recipe"]["data"]
+    rows = [
+        f"| `{corpus['prefix']}` | {corpus['repeat']} | {corpus['licence']} |" for corpus in data["train"]
+    ]
+    return "\n".join(
+        ["## Data", "", "| training text | times an epoch | licence |", "| --- | --- | --- |", *rows, "",
+         f"Validation: `{data['valid']}`. The licences hold for the weights; the text is not included."]
+    )  # fmt: skip
+
+
+def _training(config: Mapping[str, Any]) -> str:
+    provenance = config["provenance"]
+    training, trained = provenance["recipe"]["training"], provenance["trained"]
+    vocabulary = provenance["recipe"]["vocabulary"]
+    lines = [
+        "## Training",
+        "",
+        f"Adam, peak learning rate {training['learning_rate']:g} after {training['warmup_steps']} steps, "
+        f"{training['batch_tokens']} target tokens a batch,",
+        f"dropout {training['dropout']:g}, label smoothing {training['label_smoothing']:g}, "
+        f"the last {training['average_last']} saved states averaged; "
+        f"{vocabulary['size']} {vocabulary['kind']} pieces.",
+    ]
+    if "seconds" in trained:
+        lines.append(
+            f"{trained['step']} steps, {trained['target_tokens'] / 1e6:.1f} M target tokens, "
+            f"{trained['seconds'] / 3600:.1f} hours; torch {provenance['torch']}."
+        )
+    return "\n".join(lines)
+
+
+def _sizes(facts: CardFacts) -> str:
+    arch, counts = facts.config["architecture"], facts.parameters
+    return (
+        "## Sizes\n\n"
+        f"Width {arch['d_model']}, feed-forward {arch['d_ffn']}, {arch['heads']} heads, "
+        f"{len(arch['encoder_kernels'])} encoder and {len(arch['decoder_kernels'])} decoder layers "
+        f"(kernels {arch['encoder_kernels']} and {arch['decoder_kernels']}), {arch['vocab_size']} pieces.\n"
+        f"{counts['linear'] / 1e6:.2f} M numbers in the linear layers "
+        f"({counts['linear_dense'] / 1e6:.2f} M if they were dense), {counts['total'] / 1e6:.2f} M in all.\n"
+        f"Weights: {facts.model_bytes / 1e6:.1f} MB; linear layers in half precision, the embedding in int8."
+    )

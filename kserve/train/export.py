@@ -1,0 +1,213 @@
+"""From a training checkpoint to a bundle: packed half-precision K-matrices, an int8 embedding, a model card.
+
+    export(Path("runs/de-en/final.pt"), Path("models/de-en"))
+
+Names, types and shapes of the tensors are those of `kserve.architecture.expected_tensors`; a checkpoint is
+read with `weights_only`, so it cannot run code.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kserve.architecture import (
+    ModelShape,
+    count_parameters,
+    expected_tensors,
+    linear_layers,
+    parse_architecture,
+)
+from kserve.bundle import write_bundle
+from kserve.runtime_layout import LayoutError, grid, pack_dense, pack_layer
+from kserve.train.card import CardFacts, model_card
+
+Array = NDArray[Any]
+_INT8_MAX = 127
+
+
+class ExportError(ValueError):
+    """The checkpoint cannot become a bundle; the message says what is wrong with which file or tensor."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What training wrote: weights by name, sizes as in config.json, the recipe, and how far it came."""
+
+    path: Path
+    weights: Mapping[str, Tensor]
+    architecture: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    progress: Mapping[str, Any]
+
+
+def export(checkpoint: Path, out: Path, tokenizer: Path | None = None, scores: Sequence[Path] = ()) -> Path:
+    """Write the bundle of a checkpoint.
+
+    Args:
+        checkpoint: `final.pt`, `checkpoint.pt` or one of `weights/` of a run folder.
+        out: Folder of the bundle; replaced if it is one already.
+        tokenizer: SentencePiece model; default is `tokenizer.model` of the run folder.
+        scores: JSON files that `kserve eval --json` wrote; recorded under their names without ending.
+
+    Returns:
+        `out`.
+
+    Raises:
+        ExportError: a file is missing or no checkpoint, a weight is missing, left over or too large.
+    """
+    source = load_checkpoint(checkpoint)
+    shape = parse_architecture(dict(source.architecture))
+    tensors = bundle_tensors(source.weights, shape)
+    quality = {file.stem: _read_scores(file) for file in scores}
+    config = _config(source, quality)
+    card = model_card(
+        CardFacts(
+            config=config,
+            parameters=count_parameters(shape),
+            model_bytes=sum(array.nbytes for array in tensors.values()),
+        )
+    )
+    write_bundle(out, config, tensors, _tokenizer_bytes(checkpoint, tokenizer, shape), card)
+    return out
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of `kserve train`; raises ExportError if it is none."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ExportError(f"no checkpoint at {path}; train first, or give the path of final.pt") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise ExportError(
+            f"{path} is no readable checkpoint ({type(error).__name__}); give a run's final.pt"
+        ) from error
+    missing = {"model", "architecture", "recipe"} - set(state if isinstance(state, dict) else ())
+    if missing:
+        raise ExportError(
+            f"{path} holds no {sorted(missing)}; expected a checkpoint written by `kserve train`"
+        )
+    return Checkpoint(path, state["model"], state["architecture"], state["recipe"], state.get("progress", {}))
+
+
+def bundle_tensors(weights: Mapping[str, Tensor], shape: ModelShape) -> dict[str, Array]:
+    """The bundle's tensors from DynamicConvModel's state dict; no weight may be missing or left over."""
+    rest = _Weights(weights)
+    table, scale = quantise_rows(rest.take("embedding.weight"))
+    result: dict[str, Array] = {"embedding.table": table, "embedding.scale": scale}
+    for name in expected_tensors(shape):
+        norm, _, part = name.rpartition(".")
+        if norm.endswith("norm"):
+            key = state_name(norm) + (".weight" if part == "gain" else ".bias")
+            result[name] = rest.take(key).astype(np.float32)
+    for layer in linear_layers(shape):
+        key, kind = state_name(layer.name), shape.linear[layer.site]
+        result[f"{layer.name}.bias"] = rest.take(f"{key}.bias").astype(np.float32)
+        try:
+            if kind.kind == "dense":
+                result[f"{layer.name}.dense"] = pack_dense(rest.take(f"{key}.weight"))
+            else:
+                cut = grid(layer.inputs, layer.outputs, kind.expansion)
+                result[f"{layer.name}.kmatrix"] = pack_layer(rest.take(f"{key}.twiddle"), cut.rows, cut.cols)
+        except LayoutError as error:
+            raise ExportError(f"{layer.name}: {error}") from error
+    if rest.unused():
+        raise ExportError(
+            f"weights without a place in the bundle: {rest.unused()}; is the architecture the run's own?"
+        )
+    return result
+
+
+def quantise_rows(table: Array) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Symmetric int8 by rows: `table (rows, d)` is `int8 (rows, d) * scale (rows,)`, off by half a step."""
+    largest = np.abs(table).max(axis=1)
+    if not np.isfinite(largest).all():
+        raise ExportError("embedding.weight holds NaN or infinity; export an earlier checkpoint")
+    scale = (largest / _INT8_MAX).astype(np.float32)
+    steps = np.divide(
+        table, scale[:, None], out=np.zeros_like(table, dtype=np.float64), where=scale[:, None] > 0
+    )
+    return np.clip(np.rint(steps), -_INT8_MAX, _INT8_MAX).astype(np.int8), scale
+
+
+def state_name(name: str) -> str:
+    """The state-dict name of a bundle's layer or norm: `encoder.0.conv_in` is `encoder.layers.0.conv_in`."""
+    side, _, rest = name.partition(".")
+    return f"{side}.layers.{rest}" if rest[:1].isdigit() else name
+
+
+class _Weights:
+    """A state dict whose entries are taken once each, as float64 arrays."""
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        self._weights = weights
+        self._left = dict.fromkeys(weights)
+
+    def take(self, name: str) -> Array:
+        if name not in self._left:
+            raise ExportError(f"the checkpoint has no weight {name!r}; its architecture asks for it")
+        del self._left[name]
+        array: Array = self._weights[name].detach().double().numpy()
+        return array
+
+    def unused(self) -> list[str]:
+        return sorted(self._left)
+
+
+def _config(source: Checkpoint, quality: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json but for what `write_bundle` fills in."""
+    recipe = source.recipe
+    progress = {
+        key: source.progress[key] for key in ("step", "seconds", "target_tokens") if key in source.progress
+    }
+    return {
+        "name": recipe["name"],
+        "languages": dict(recipe["languages"]),
+        "architecture": dict(source.architecture),
+        "generation": dict(recipe["generation"]),
+        "provenance": {
+            "recipe": {key: recipe[key] for key in ("data", "vocabulary", "training")},
+            "trained": progress,
+            "torch": torch.__version__.split("+")[0],
+        },
+        "quality": dict(quality),
+    }
+
+
+def _tokenizer_bytes(checkpoint: Path, tokenizer: Path | None, shape: ModelShape) -> bytes:
+    """The SentencePiece model, checked to have as many pieces as the embedding has rows."""
+    from sentencepiece import SentencePieceProcessor
+
+    run = checkpoint.parent.parent if checkpoint.parent.name == "weights" else checkpoint.parent
+    path = tokenizer or run / "tokenizer.model"
+    try:
+        data = path.read_bytes()
+        pieces = SentencePieceProcessor(model_proto=data).get_piece_size()
+    except OSError as error:
+        raise ExportError(f"cannot read the tokenizer {path}: {error.strerror}; give its path") from error
+    except RuntimeError as error:
+        raise ExportError(f"{path} is no SentencePiece model; give the tokenizer.model of the run") from error
+    if pieces != shape.vocab_size:
+        raise ExportError(
+            f"{path} has {pieces} pieces, the model {shape.vocab_size}; give the run's own tokenizer"
+        )
+    return data
+
+
+def _read_scores(file: Path) -> dict[str, Any]:
+    try:
+        scores = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ExportError(f"cannot read the scores {file}: {error}") from error
+    if not isinstance(scores, dict) or "bleu" not in scores:
+        raise ExportError(f"{file} holds no `bleu`; expected a file that `kserve eval --json` wrote")
+    return scores

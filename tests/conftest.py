@@ -1,0 +1,51 @@
+"""What all tests share: the instruction sets to run on, the parallel text, versions in the report."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kserve._engine import kernels
+
+ISAS = ("scalar", "avx2", "avx512")
+
+
+def pytest_report_header() -> str:
+    return f"kserve kernels: {', '.join(kernels.available())}; numpy {np.__version__}"
+
+
+@pytest.fixture(params=ISAS)
+def isa(request: pytest.FixtureRequest) -> str:
+    """Each instruction set by name; one that this processor lacks is skipped, and the report says so."""
+    name: str = request.param
+    if name not in kernels.available():
+        pytest.skip(f"this processor has no {name}")
+    return name
+
+
+@pytest.fixture
+def table(isa: str) -> kernels.Kernels:
+    """The raw kernels of each instruction set."""
+    return kernels.choose(isa)
+
+
+@pytest.fixture
+def wide_tables() -> tuple[kernels.Kernels, kernels.Kernels]:
+    """The two paths with fused multiply-add, which must agree bit for bit."""
+    missing = {"avx2", "avx512"} - set(kernels.available())
+    if missing:
+        pytest.skip(f"this processor has no {' and no '.join(sorted(missing))}")
+    return kernels.choose("avx2"), kernels.choose("avx512")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of parallel text: $KSERVE_DATA, else ../shared/data beside the checkout, else a skip."""
+    given = os.environ.get("KSERVE_DATA")
+    folder = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no parallel text at {folder}; set KSERVE_DATA to its folder")
+    return folder

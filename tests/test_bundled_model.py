@@ -1,0 +1,63 @@
+"""The model that ships: its facts and a few plain sentences. Skipped only while there is no model to ship."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from server_process import serving
+
+from kserve import Translator
+
+MODEL = Path(__file__).resolve().parents[1] / "models" / "de-en"
+
+pytestmark = pytest.mark.skipif(
+    not any(MODEL.glob("*.safetensors")) and not (MODEL / "config.json").exists(),
+    reason=f"no trained model in {MODEL.name} yet",
+)
+
+
+@pytest.fixture(scope="module")
+def translator() -> Translator:
+    return Translator(threads=1)
+
+
+def test_it_is_the_default(translator: Translator) -> None:
+    assert translator.bundle.path == MODEL
+    assert translator.languages == ("de", "en")
+
+
+def test_every_linear_layer_is_a_kmatrix(translator: Translator) -> None:
+    assert {kind.kind for kind in translator.bundle.shape.linear.values()} == {"kmatrix"}
+    counts = translator.bundle.describe()["parameters"]
+    assert counts["linear"] < counts["linear_dense"] / 2
+
+
+def test_it_is_small_and_documented(translator: Translator) -> None:
+    assert translator.bundle.describe()["bytes"]["total"] < 15e6
+    assert translator.bundle.config["provenance"]
+    assert translator.bundle.config["quality"]
+    assert "CC" in (MODEL / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("german", "words"),
+    [
+        ("Ich habe einen Hund.", ["have", "dog"]),
+        ("Wo ist der Bahnhof?", ["where", "station"]),
+        ("Sie trinkt gern Tee.", ["tea"]),
+        ("Das Buch liegt auf dem Tisch.", ["book", "table"]),
+    ],
+)
+def test_plain_sentences(translator: Translator, german: str, words: list[str]) -> None:
+    for beam in (1, 5):
+        english = translator.translate(german, beam_size=beam).text.lower()
+        assert all(word in english for word in words), english
+
+
+def test_it_serves_within_its_memory() -> None:
+    with serving(None) as server, server.client() as client:
+        for number in range(200):
+            body = {"q": f"Zimmer {number} ist heute leider schon belegt.", "source": "auto", "target": "en"}
+            assert client.post("/translate", json=body).status_code == 200
+        assert server.resident_bytes() < 150e6

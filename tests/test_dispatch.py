@@ -1,0 +1,49 @@
+"""The choice of instruction set, and the objects it chooses from."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kserve._engine import kernels
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+OBJECTS = CHECKOUT / "build/dev/CMakeFiles/kserve_kernels.dir/cpp/kernels"
+
+
+def test_forced_instruction_set_is_the_one_that_runs(isa: str) -> None:
+    assert kernels.choose(isa).name == isa
+
+
+def test_without_a_name_the_best_is_chosen() -> None:
+    assert kernels.choose().name == kernels.available()[0]
+
+
+def test_available_is_ordered_best_first_and_ends_with_the_plain_path() -> None:
+    order = [name for name in ("avx512", "avx2", "scalar") if name in kernels.available()]
+    assert kernels.available() == order
+    assert order[-1] == "scalar"
+
+
+@pytest.mark.parametrize("name", ["sse9", "AVX2", " avx2"])
+def test_unknown_name_is_refused_with_the_valid_ones(name: str) -> None:
+    with pytest.raises(ValueError, match="use one of: ") as error:
+        kernels.choose(name)
+    assert name in str(error.value)
+    assert str(error.value).endswith(", ".join(kernels.available()))
+
+
+def test_objects_of_the_instruction_sets_share_no_definition(isa: str) -> None:
+    """A shared definition (weak, or unique) could put wide instructions into the plain path."""
+    found = OBJECTS / f"isa_{isa}.cpp.o"
+    nm = shutil.which("nm")
+    if not found.exists() or nm is None:
+        pytest.skip("needs nm and the objects of an in-place build (build/dev)")
+    command = [nm, "-C", "--defined-only", str(found)]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True)
+    symbols = [line.split(maxsplit=1)[1] for line in listing.stdout.splitlines()]
+    shared = [symbol for symbol in symbols if symbol[0] in "uvw" or symbol[0].isupper()]
+    assert shared == [f"D kserve::kernels::k{isa.capitalize()}Table"]

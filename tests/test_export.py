@@ -1,0 +1,181 @@
+"""Checkpoint to bundle and back: names, numbers, the card, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import DENSE, KMATRIX, MIXED, tiny_model, tiny_recipe, write_run
+
+from kserve.architecture import expected_tensors
+from kserve.bundle import read_bundle
+from kserve.kmatrix import KLinear
+from kserve.train.export import ExportError, bundle_tensors, export, quantise_rows
+from kserve.train.model import DynamicConvModel
+from kserve.train.restore import load_model, restore
+
+
+@pytest.fixture(scope="module")
+def model() -> DynamicConvModel:
+    return tiny_model(tiny_recipe(KMATRIX, MIXED))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model: DynamicConvModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("run"), tiny_recipe(KMATRIX, MIXED), model)
+
+
+@pytest.fixture(scope="module")
+def bundle_path(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export")
+    scores = folder / "own-valid.json"
+    signature = "nrefs:1|case:mixed|tok:13a"
+    scores.write_text(json.dumps({"bleu": 12.34, "chrf": 40.0, "ter": 70.5, "signature": signature}))
+    return export(checkpoint, folder / "tiny", scores=[scores])
+
+
+def test_bundle_holds_what_its_architecture_asks_for(bundle_path: Path) -> None:
+    bundle = read_bundle(bundle_path)
+    assert set(bundle.tensors) == set(expected_tensors(bundle.shape))
+    assert bundle.tensors["encoder.0.ffn_in.kmatrix"].dtype == np.float16
+    assert bundle.tensors["decoder.1.query.dense"].shape == (3, 40, 16)
+    assert bundle.tensors["embedding.table"].dtype == np.int8
+    assert (bundle.source_language, bundle.target_language, bundle.name) == ("de", "en", "tiny")
+    assert bundle.generation.beam_size == 2
+    assert bundle.config["quality"]["own-valid"]["bleu"] == 12.34
+    assert bundle.config["provenance"]["trained"] == {
+        "step": 1,
+        "seconds": 5400.0,
+        "target_tokens": 2_500_000,
+    }
+
+
+def test_restored_weights_are_the_models_own_up_to_rounding(
+    model: DynamicConvModel, bundle_path: Path
+) -> None:
+    restored = restore(bundle_path)
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.LayerNorm):
+            found = restored.get_submodule(name)
+            assert torch.equal(found.weight, layer.weight), name  # type: ignore[arg-type]
+            assert torch.equal(found.bias, layer.bias), name  # type: ignore[arg-type]
+        elif isinstance(layer, KLinear | torch.nn.Linear):
+            found = restored.get_submodule(name)
+            dense = layer.to_dense() if isinstance(layer, KLinear) else layer.weight
+            # Half precision moves each of up to 27 numbers along a path by 2**-11; entries stay near 1.
+            torch.testing.assert_close(found.weight, dense, rtol=0, atol=30 * 2.0**-11)
+            assert torch.equal(found.bias, layer.bias), name  # type: ignore[arg-type]
+    table, wanted = restored.embedding.weight, model.embedding.weight
+    half_step = wanted.abs().amax(1, keepdim=True) / 254
+    assert ((table - wanted).abs() <= half_step * 1.001).all()
+
+
+def test_restored_model_decodes_like_the_checkpoint(checkpoint: Path, bundle_path: Path) -> None:
+    source = torch.tensor([[7, 20, 33, 54, 9, 2]])
+    with torch.inference_mode():
+        exact, rounded = load_model(checkpoint).encode(source), restore(bundle_path).encode(source)
+    # Two layers of half-precision weights, and an int8 embedding (off by 1/254 of a row's largest number).
+    assert (exact - rounded).abs().max() < 0.1
+    assert (exact - rounded).abs().max() > 0, "quantisation must have happened"
+
+
+@pytest.mark.parametrize("linear", [KMATRIX, DENSE], ids=["kmatrix", "dense"])
+@pytest.mark.parametrize("glu", [True, False], ids=["glu", "no-glu"])
+def test_every_kind_of_model_exports(linear: dict[str, Any], glu: bool, tmp_path: Path) -> None:
+    recipe = tiny_recipe(linear, glu=glu)
+    model = tiny_model(recipe)
+    bundle = read_bundle(export(write_run(tmp_path / "run", recipe, model), tmp_path / "bundle"))
+    weights = [name.rpartition(".")[2] for name in bundle.tensors if "conv_in" in name and "bias" not in name]
+    assert set(weights) == {linear["kind"]}
+    assert bundle.shape.glu is glu
+    restore(bundle)
+
+
+def test_card_tells_data_licence_training_scores_and_sizes(bundle_path: Path) -> None:
+    card = (bundle_path / "README.md").read_text(encoding="utf-8")
+    for fact in (
+        "German to English",
+        "| `own` | 1 | Apache-2.0 |",
+        "| own-valid | 12.3 | 40.0 | 70.5 |",
+        "`nrefs:1|case:mixed|tok:13a`",
+        "1.5 hours",
+        "2.5 M target tokens",
+        "K-matrices at 7 of 9 sites",
+        "120 bpe pieces",
+    ):
+        assert fact in card
+
+
+def test_quantised_rows_are_symmetric_and_off_by_half_a_step() -> None:
+    rows = np.random.default_rng(3).standard_normal((50, 24)) * np.logspace(-6, 3, 50)[:, None]
+    rows[7] = 0.0
+    table, scale = quantise_rows(rows)
+    assert table.dtype == np.int8
+    assert np.abs(table[:7]).max(axis=1).tolist() == [127] * 7
+    assert not table[7].any()
+    error = np.abs(table * scale.astype(np.float64)[:, None] - rows)
+    assert (error <= 0.5001 * scale[:, None]).all()
+    with pytest.raises(ExportError, match="NaN or infinity"):
+        quantise_rows(np.array([[1.0, np.nan]]))
+
+
+def test_missing_and_left_over_weights_are_named(model: DynamicConvModel, bundle_path: Path) -> None:
+    shape, weights = read_bundle(bundle_path).shape, dict(model.state_dict())
+    short = {name: value for name, value in weights.items() if name != "decoder.layers.1.key.twiddle"}
+    with pytest.raises(ExportError, match=r"no weight 'decoder\.layers\.1\.key\.twiddle'"):
+        bundle_tensors(short, shape)
+    with pytest.raises(ExportError, match=r"without a place.*extra\.weight"):
+        bundle_tensors({**weights, "extra.weight": torch.zeros(1)}, shape)
+    weights["encoder.layers.0.ffn_in.twiddle"] = weights["encoder.layers.0.ffn_in.twiddle"] * float("nan")
+    with pytest.raises(ExportError, match=r"encoder\.0\.ffn_in.*half precision"):
+        bundle_tensors(weights, shape)
+
+
+def _text(path: Path) -> None:
+    path.write_text("no checkpoint")
+
+
+def _other_dictionary(path: Path) -> None:
+    torch.save({"weights": torch.zeros(1)}, path)
+
+
+def _code(path: Path) -> None:
+    torch.save({"model": Path("/")}, path)  # a class: the restricted reader must refuse it
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda _: None, "no checkpoint at"),
+        (_text, "no readable checkpoint"),
+        (_other_dictionary, r"holds no \['architecture', 'model', 'recipe'\]"),
+        (_code, "no readable checkpoint"),
+    ],
+    ids=["missing", "text", "other", "code"],
+)
+def test_files_that_are_no_checkpoint_are_refused(
+    make: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
+    make(tmp_path / "final.pt")
+    with pytest.raises(ExportError, match=message):
+        export(tmp_path / "final.pt", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_tokenizers_and_scores_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(ExportError, match="cannot read the tokenizer"):
+        export(checkpoint, out, tokenizer=tmp_path / "absent.model")
+    broken = tmp_path / "broken.model"
+    broken.write_bytes(b"no model")
+    with pytest.raises(ExportError, match="no SentencePiece model"):
+        export(checkpoint, out, tokenizer=broken)
+    broken.write_text('{"chrf": 1}')
+    with pytest.raises(ExportError, match="holds no `bleu`"):
+        export(checkpoint, out, scores=[broken])
+    assert not out.exists()

@@ -1,0 +1,99 @@
+"""Cutting texts: nothing is lost, nothing is too long, the best places come first."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from kserve.segment import Part, cut, has_letters
+
+
+def words(text: str) -> int:
+    """A stand-in for tokens: words, and a word of more than eight letters counts by fours."""
+    return sum(max(1, -(-len(word) // 4)) if len(word) > 8 else 1 for word in text.split())
+
+
+def sentences(text: str, limit: int = 6) -> list[str]:
+    return [part.text for part in cut(text, limit, words) if part.translate]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t", "😀", "42!", "…", "\n", "\r\n", "\0", " \u2028 ", "१२"])
+def test_nothing_to_translate(text: str) -> None:
+    assert sentences(text) == []
+    assert "".join(part.text for part in cut(text, 6, words)) == text
+
+
+def test_lines_and_the_space_around_them_are_kept() -> None:
+    assert cut("  Ein Hund. \r\n\n\tZwei\0Drei", 6, words) == [
+        Part("  ", False),
+        Part("Ein Hund.", True),
+        Part(" ", False),
+        Part("\r\n\n\t", False),
+        Part("Zwei", True),
+        Part("\0", False),
+        Part("Drei", True),
+    ]
+
+
+def test_a_line_within_the_limit_is_one_segment() -> None:
+    assert sentences("Eins. Zwei. Drei, vier. Fünf!") == ["Eins. Zwei. Drei, vier. Fünf!"]
+
+
+def test_long_lines_are_cut_at_sentence_marks_and_packed() -> None:
+    text = 'Ein Hund rennt. Er "bellt." Wir gehen. Es regnet heute sehr stark.'
+    assert sentences(text) == ['Ein Hund rennt. Er "bellt."', "Wir gehen.", "Es regnet heute sehr stark."]
+
+
+def test_then_at_clause_marks_then_at_spaces() -> None:
+    assert sentences("weil der Hund, den wir sahen, laut und lange und heftig bellte") == [
+        "weil der Hund, den wir sahen,",
+        "laut und lange und heftig bellte",
+    ]
+    assert sentences("a b c d e f g h") == ["a b c d e f", "g h"]
+
+
+def test_a_word_without_spaces_is_cut_hard() -> None:
+    word = "Donaudampfschifffahrtsgesellschaft" * 5
+    found = sentences(word)
+    assert "".join(found) == word
+    assert all(words(part) <= 6 for part in found)
+
+
+def test_combining_marks_stay_with_their_letter() -> None:
+    for part in sentences("a\u0308" * 100):
+        assert part[0] == "a"
+
+
+def test_numbers_in_a_long_line_are_kept_as_they_are() -> None:
+    parts = cut("Ein Hund rennt über die Wiese. 1, 2, 3, 4, 5, 6. Er bellt laut und sehr lange.", 6, words)
+    assert Part("1, 2, 3, 4, 5, 6.", False) in parts
+
+
+def test_random_texts_lose_nothing_and_fit() -> None:
+    generator = random.Random(11)
+    alphabet = [
+        "a",
+        "Ä",
+        "ß",
+        " ",
+        "  ",
+        ".",
+        ", ",
+        "! ",
+        "\n",
+        "\r\n",
+        "\t",
+        "7",
+        "😀",
+        "…",
+        "\u0308",
+        "。",
+        "\0",
+    ]
+    for _ in range(300):
+        text = "".join(generator.choices(alphabet, k=generator.randrange(200)))
+        parts = cut(text, 5, words)
+        assert "".join(part.text for part in parts) == text
+        assert all(words(part.text) <= 5 and has_letters(part.text) for part in parts if part.translate)
+        assert not any("\n" in part.text for part in parts if part.translate)
