@@ -2,6 +2,7 @@
 #   make run      build, and serve the bundled model on 127.0.0.1:8000 (ARGS="--port 9000" for other options)
 #   make test     the whole test suite                                  (ARGS="-k bundle" for a part of it)
 #   make check    formatting, lint, types, and whether the engine's stub is up to date
+#   make bench    decoding and serving speed on this machine, each checked first
 #   make stub     write that stub anew
 #   make proof    what takes longer: a bare install without torch, and the engine against torch on real text
 #   make install  install into the Python that PYTHON names
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt pyproject.toml $(shell find cpp -name '*.cpp' -o -name '*.h')
 CXX_FILES := $(shell find cpp -name '*.cpp' -o -name '*.h')
 
-.PHONY: run test check stub proof install
+.PHONY: run test check bench stub proof install
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.ready
@@ -32,6 +33,10 @@ check: $(VENV)/.ready-dev
 	rm -rf build/stub
 	$(BIN)/pybind11-stubgen kserve._engine -o build/stub
 	diff -r build/stub/kserve/_engine kserve/_engine || { echo "kserve/_engine is out of date; run: make stub"; exit 1; }
+
+bench: $(VENV)/.ready-dev
+	$(BIN)/kserve bench decode $(ARGS)
+	$(BIN)/kserve bench serve $(ARGS)
 
 stub: $(VENV)/.ready-dev
 	rm -rf build/stub

@@ -24,7 +24,6 @@ app = typer.Typer(
 
 app.add_typer(bench, name="bench")
 
-# Optional[...] and not `| None`: Typer reads these at run time, on every supported Python.
 Bundle = Annotated[
     Path | None,
     typer.Option("--bundle", "-m", help="Model folder. [default: KSERVE_MODEL or the bundled one]"),

@@ -24,8 +24,8 @@ std::size_t size_at(const Floats& array, py::ssize_t axis) {
 kernels::ButterflyLayer make_layer(const Floats& twiddle, std::size_t in, std::size_t out, std::size_t tile,
                                    const std::pair<std::string, std::size_t>& isa_threads) {
   if (twiddle.ndim() != 6 || tile == 0 || in == 0 || out == 0) {
-    throw std::invalid_argument("twiddle has " + std::to_string(twiddle.ndim()) +
-                                " dimensions and tile " + std::to_string(tile) +
+    throw std::invalid_argument("twiddle has " + std::to_string(twiddle.ndim()) + " dimensions and tile " +
+                                std::to_string(tile) +
                                 "; expected (stacks, blocks, log2 n, n / 2, 2, 2) and sizes of at least 1");
   }
   kernels::ButterflyLayer layer;
@@ -49,7 +49,6 @@ kernels::ButterflyLayer make_layer(const Floats& twiddle, std::size_t in, std::s
   return layer;
 }
 
-
 Floats forward(const Floats& x, const Floats& twiddle, const Floats& bias, std::size_t tile,
                const std::string& isa, std::size_t threads) {
   if (bias.ndim() != 1) throw std::invalid_argument("bias must be (out)");
@@ -64,8 +63,8 @@ Floats forward(const Floats& x, const Floats& twiddle, const Floats& bias, std::
   return y;
 }
 
-std::pair<Floats, Floats> backward(const Floats& x, const Floats& twiddle, const Floats& grad, std::size_t tile,
-                                   const std::string& isa, std::size_t threads) {
+std::pair<Floats, Floats> backward(const Floats& x, const Floats& twiddle, const Floats& grad,
+                                   std::size_t tile, const std::string& isa, std::size_t threads) {
   if (x.ndim() != 2 || grad.ndim() != 2) throw std::invalid_argument("x and grad must be (rows, features)");
   const auto layer = make_layer(twiddle, size_at(x, 1), size_at(grad, 1), tile, {isa, threads});
   if (x.shape(0) != grad.shape(0)) throw std::invalid_argument("x and grad differ in rows");

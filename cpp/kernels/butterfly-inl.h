@@ -53,8 +53,8 @@ KSERVE_INLINE const float* factor(const Butterfly& square, std::size_t block, st
   return square.twiddle + ((block * square.log_n + level) << (square.log_n + 1));
 }
 
-// Calls body(lowest element, pair) for the groups of four elements at distance `stride` that a pass of strides
-// `stride` and 2 `stride` mixes; their pairs are `pair` and `pair + stride`, in both factors.
+// Calls body(lowest element, pair) for the groups of four elements at distance `stride` that a pass of
+// strides `stride` and 2 `stride` mixes; their pairs are `pair` and `pair + stride`, in both factors.
 template <class Body>
 KSERVE_INLINE void for_each_four(std::size_t n, std::size_t stride, Body body) {
   for (std::size_t start = 0; start < n; start += 4 * stride) {
@@ -107,8 +107,8 @@ void double_pass(const float* first, const float* second, std::size_t n, std::si
   });
 }
 
-void run_two(const Butterfly& square, std::size_t block, std::size_t first, std::size_t second, const float* in,
-             float* out) {
+void run_two(const Butterfly& square, std::size_t block, std::size_t first, std::size_t second,
+             const float* in, float* out) {
   const std::size_t n = std::size_t{1} << square.log_n;
   const float* f = factor(square, block, first);
   const float* s = factor(square, block, second);
@@ -142,7 +142,8 @@ void butterfly_save_passes(const Butterfly& square, float* saved) {
         [&](std::size_t level, std::size_t pass) {
           if (pass == last) return;
           const float* in = saved + pass * part;
-          single_pass(factor(square, block, level), n, std::size_t{1} << level, in, saved + (pass + 1) * part);
+          single_pass(factor(square, block, level), n, std::size_t{1} << level, in,
+                      saved + (pass + 1) * part);
         },
         [&](std::size_t first, std::size_t second, std::size_t pass) {
           if (pass == last) return;
@@ -190,7 +191,8 @@ void double_backward(const TwoFactors& f, std::size_t n, std::size_t middle, con
   constexpr std::size_t kInner = kFalling ? 2 : 1;
   constexpr std::size_t kOuter = 3 - kInner;
   for_each_four(n, middle, [=](std::size_t low, std::size_t pair) {
-    const std::size_t step = middle * kTileRows, base = low * kTileRows, at = 4 * pair, next = 4 * (pair + middle);
+    const std::size_t step = middle * kTileRows, base = low * kTileRows, at = 4 * pair,
+                      next = 4 * (pair + middle);
     const Block f0 = Block::load(f.first + at), f1 = Block::load(f.first + next);
     const Block s0 = Block::load(f.second + at), s1 = Block::load(f.second + next);
     Reg sums[16];
@@ -216,7 +218,8 @@ void double_backward(const TwoFactors& f, std::size_t n, std::size_t middle, con
       KSERVE_UNROLL
       for (std::size_t e = 0; e < 4; ++e) g[e].store(grad + base + e * step + r);
     }
-    float* const targets[4] = {f.grad_first + at, f.grad_first + next, f.grad_second + at, f.grad_second + next};
+    float* const targets[4] = {f.grad_first + at, f.grad_first + next, f.grad_second + at,
+                               f.grad_second + next};
     add_sums(sums, targets);
   });
 }
@@ -248,12 +251,13 @@ void block_backward(const Butterfly& square, std::size_t block, const float* sav
 }
 
 void butterfly_backward(const Butterfly& square, const float* saved, float* grad, float* grad_twiddle) {
-  for (std::size_t block = square.blocks; block-- > 0;) block_backward(square, block, saved, grad, grad_twiddle);
+  for (std::size_t block = square.blocks; block-- > 0;)
+    block_backward(square, block, saved, grad, grad_twiddle);
 }
 
 // Copies a (rows, columns) corner transposed, element by element.
-KSERVE_INLINE void transpose_corner(const float* x, std::size_t x_stride, std::size_t rows, std::size_t columns,
-                                    float* y, std::size_t y_stride) {
+KSERVE_INLINE void transpose_corner(const float* x, std::size_t x_stride, std::size_t rows,
+                                    std::size_t columns, float* y, std::size_t y_stride) {
   for (std::size_t i = 0; i < rows; ++i) {
     for (std::size_t j = 0; j < columns; ++j) y[j * y_stride + i] = x[i * x_stride + j];
   }
@@ -274,8 +278,8 @@ void transpose(const float* x, std::size_t x_stride, std::size_t rows, std::size
       for (std::size_t e = 0; e < kWidth; ++e) square[e].store(y + (j + e) * y_stride + i);
     }
   }
-  transpose_corner(x + whole_columns, x_stride, whole_rows, columns - whole_columns, y + whole_columns * y_stride,
-                   y_stride);
+  transpose_corner(x + whole_columns, x_stride, whole_rows, columns - whole_columns,
+                   y + whole_columns * y_stride, y_stride);
   transpose_corner(x + whole_rows * x_stride, x_stride, rows - whole_rows, columns, y + whole_rows, y_stride);
 }
 

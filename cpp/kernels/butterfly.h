@@ -1,8 +1,8 @@
-// Butterfly multiplication for training on a CPU: forward and backward over many rows, in single precision, straight
-// from the trained twiddles. (Serving uses the packed form of table.h.)
+// Butterfly multiplication for training on a CPU: forward and backward over many rows, in single precision,
+// straight from the trained twiddles. (Serving uses the packed form of table.h.)
 //
-// Rows lie in lanes: a tile holds kTileRows rows as (n, kTileRows), so that every stride is alike, a twiddle is one
-// broadcast number, and nothing is shuffled but the rows on their way in and out.
+// Rows lie in lanes: a tile holds kTileRows rows as (n, kTileRows), so that every stride is alike, a twiddle
+// is one broadcast number, and nothing is shuffled but the rows on their way in and out.
 #pragma once
 
 #include <cstddef>
@@ -11,8 +11,8 @@ namespace kserve::kernels {
 
 constexpr std::size_t kTileRows = 32;
 
-// One square: `blocks` butterflies of size n = 2^log_n, even ones of decreasing, odd ones of increasing strides.
-// twiddle (blocks, log_n, n / 2, 2, 2).
+// One square: `blocks` butterflies of size n = 2^log_n, even ones of decreasing, odd ones of increasing
+// strides. twiddle (blocks, log_n, n / 2, 2, 2).
 struct Butterfly {
   std::size_t log_n = 0, blocks = 0;
   const float* twiddle = nullptr;
@@ -35,7 +35,8 @@ struct ButterflyTable {
   void (*forward)(const Butterfly& square, float* tile);
   // saved (passes, n, kTileRows): the first part is given; each pass but the last writes the part after it.
   void (*save_passes)(const Butterfly& square, float* saved);
-  // In place: grad (n, kTileRows) of the output becomes that of the input; grad_twiddle (as twiddle) is added to.
+  // In place: grad (n, kTileRows) of the output becomes that of the input; grad_twiddle (as twiddle) is added
+  // to.
   void (*backward)(const Butterfly& square, const float* saved, float* grad, float* grad_twiddle);
 };
 

@@ -38,15 +38,24 @@ Butterfly square_at(const ButterflyLayer& layer, std::size_t r, std::size_t c) {
   return {layer.log_inner, layer.blocks, layer.twiddle + stack * layer.twiddles_per_square()};
 }
 
-// Loads tile number `index` of x (rows, size), padded to `inner` features.
-void load_part(const ButterflyLayer& layer, const float* x, std::size_t size, Rows rows, std::size_t index,
-               float* tile) {
-  layer.table->load_tile(x + rows.first * size + index * layer.tile, size, rows.count,
-                         covered(size, layer.tile, index), layer.inner(), tile);
+// Loads all `count` tiles of x (rows, size), each padded to `inner` features: every one serves several
+// squares, and turning rows into lanes costs as much as several factors.
+void load_parts(const ButterflyLayer& layer, const float* x, std::size_t size, Rows rows, std::size_t count,
+                Buffer& tiles) {
+  for (std::size_t i = 0; i < count; ++i) {
+    layer.table->load_tile(x + rows.first * size + i * layer.tile, size, rows.count,
+                           covered(size, layer.tile, i), layer.inner(),
+                           tiles.data() + i * layer.inner() * kTileRows);
+  }
 }
 
-void store_part(const ButterflyLayer& layer, const float* tile, std::size_t size, Rows rows, std::size_t index,
-                float* y) {
+void copy_part(const ButterflyLayer& layer, const Buffer& tiles, std::size_t index, float* tile) {
+  const std::size_t floats = layer.inner() * kTileRows;
+  std::copy_n(tiles.data() + index * floats, floats, tile);
+}
+
+void store_part(const ButterflyLayer& layer, const float* tile, std::size_t size, Rows rows,
+                std::size_t index, float* y) {
   layer.table->store_tile(tile, rows.count, covered(size, layer.tile, index),
                           y + rows.first * size + index * layer.tile, size);
 }
@@ -55,24 +64,27 @@ void start_sum(const ButterflyLayer& layer, const float* bias, std::size_t r, Bu
   std::fill(sum.begin(), sum.end(), 0.0F);
   if (bias == nullptr) return;
   for (std::size_t i = 0; i < covered(layer.out, layer.tile, r); ++i) {
-    std::fill_n(sum.begin() + static_cast<std::ptrdiff_t>(i * kTileRows), kTileRows, bias[r * layer.tile + i]);
+    std::fill_n(sum.begin() + static_cast<std::ptrdiff_t>(i * kTileRows), kTileRows,
+                bias[r * layer.tile + i]);
   }
 }
 
 struct BackwardState {
-  Buffer saved, grad, sum;
+  Buffer inputs, grads, saved, grad, sum;
   float* grad_twiddle;
 };
 
 void backward_tile(const ButterflyLayer& layer, const float* x, const float* grad_y, Rows rows, float* grad_x,
                    BackwardState& state) {
+  load_parts(layer, x, layer.in, rows, layer.grid_cols, state.inputs);
+  load_parts(layer, grad_y, layer.out, rows, layer.grid_rows, state.grads);
   for (std::size_t c = 0; c < layer.grid_cols; ++c) {
     std::fill(state.sum.begin(), state.sum.end(), 0.0F);
     for (std::size_t r = 0; r < layer.grid_rows; ++r) {
       const Butterfly square = square_at(layer, r, c);
-      load_part(layer, x, layer.in, rows, c, state.saved.data());
+      copy_part(layer, state.inputs, c, state.saved.data());
       layer.table->save_passes(square, state.saved.data());
-      load_part(layer, grad_y, layer.out, rows, r, state.grad.data());
+      copy_part(layer, state.grads, r, state.grad.data());
       layer.table->backward(square, state.saved.data(), state.grad.data(),
                             state.grad_twiddle + (square.twiddle - layer.twiddle));
       layer.table->add_tile(state.grad.data(), layer.tile, state.sum.data());
@@ -86,16 +98,18 @@ void backward_tile(const ButterflyLayer& layer, const float* x, const float* gra
 void butterfly_layer_forward(const ButterflyLayer& layer, const float* x, std::size_t rows, const float* bias,
                              float* y) {
   struct State {
-    Buffer tile, sum;
+    Buffer inputs, tile, sum;
   };
   const std::size_t floats = layer.inner() * kTileRows;
   for_each_tile(
-      rows, layer.threads, [&](std::size_t) { return State{Buffer(floats), Buffer(floats)}; },
+      rows, layer.threads,
+      [&](std::size_t) { return State{Buffer(layer.grid_cols * floats), Buffer(floats), Buffer(floats)}; },
       [&](State& state, Rows part) {
+        load_parts(layer, x, layer.in, part, layer.grid_cols, state.inputs);
         for (std::size_t r = 0; r < layer.grid_rows; ++r) {
           start_sum(layer, bias, r, state.sum);
           for (std::size_t c = 0; c < layer.grid_cols; ++c) {
-            load_part(layer, x, layer.in, part, c, state.tile.data());
+            copy_part(layer, state.inputs, c, state.tile.data());
             layer.table->forward(square_at(layer, r, c), state.tile.data());
             layer.table->add_tile(state.tile.data(), layer.tile, state.sum.data());
           }
@@ -104,10 +118,11 @@ void butterfly_layer_forward(const ButterflyLayer& layer, const float* x, std::s
       });
 }
 
-void butterfly_layer_backward(const ButterflyLayer& layer, const float* x, const float* grad_y, std::size_t rows,
-                              float* grad_x, float* grad_twiddle) {
+void butterfly_layer_backward(const ButterflyLayer& layer, const float* x, const float* grad_y,
+                              std::size_t rows, float* grad_x, float* grad_twiddle) {
   const std::size_t total = layer.grid_rows * layer.grid_cols * layer.twiddles_per_square();
-  const std::size_t floats = layer.inner() * kTileRows, passes = butterfly_passes(layer.log_inner, layer.blocks);
+  const std::size_t floats = layer.inner() * kTileRows,
+                    passes = butterfly_passes(layer.log_inner, layer.blocks);
   std::vector<Buffer> partial(layer.threads);
   for_each_tile(
       rows, layer.threads,
@@ -115,7 +130,12 @@ void butterfly_layer_backward(const ButterflyLayer& layer, const float* x, const
         if (run > 0) partial[run].assign(total, 0.0F);
         float* target = run > 0 ? partial[run].data() : grad_twiddle;
         if (run == 0) std::fill_n(target, total, 0.0F);
-        return BackwardState{Buffer(passes * floats), Buffer(floats), Buffer(floats), target};
+        return BackwardState{Buffer(layer.grid_cols * floats),
+                             Buffer(layer.grid_rows * floats),
+                             Buffer(passes * floats),
+                             Buffer(floats),
+                             Buffer(floats),
+                             target};
       },
       [&](BackwardState& state, Rows part) { backward_tile(layer, x, grad_y, part, grad_x, state); });
   for (const Buffer& part : partial) {

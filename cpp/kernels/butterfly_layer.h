@@ -7,7 +7,8 @@
 
 namespace kserve::kernels {
 
-// Sizes as in docs/design.md, "K-matrices"; twiddle (grid_rows * grid_cols, blocks, log_inner, inner / 2, 2, 2).
+// Sizes as in docs/design.md, "K-matrices"; twiddle (grid_rows * grid_cols, blocks, log_inner, inner / 2, 2,
+// 2).
 struct ButterflyLayer {
   std::size_t in = 0, out = 0, tile = 0, log_inner = 0, blocks = 0;
   std::size_t grid_rows = 0, grid_cols = 0;
@@ -25,7 +26,7 @@ void butterfly_layer_forward(const ButterflyLayer& layer, const float* x, std::s
 
 // Gradients of the input, grad_x (rows, in), and of the twiddles, grad_twiddle, from that of the output,
 // grad_y (rows, out). For a given number of threads the sums are made in the same order every time.
-void butterfly_layer_backward(const ButterflyLayer& layer, const float* x, const float* grad_y, std::size_t rows,
-                              float* grad_x, float* grad_twiddle);
+void butterfly_layer_backward(const ButterflyLayer& layer, const float* x, const float* grad_y,
+                              std::size_t rows, float* grad_x, float* grad_twiddle);
 
 }  // namespace kserve::kernels

@@ -1,5 +1,7 @@
 // The kernels with AVX2, FMA and F16C. This object must share no definition with any other (docs/design.md,
 // "Engine").
+#define KSERVE_VEC "kernels/vec_avx2.h"
+
 #include "kernels/attention-inl.h"
 #include "kernels/butterfly-inl.h"
 #include "kernels/dense-inl.h"
@@ -9,7 +11,6 @@
 #include "kernels/norm-inl.h"
 #include "kernels/softmax-inl.h"
 #include "kernels/tables.h"
-#include "kernels/vec_avx2.h"
 
 namespace kserve::kernels {
 

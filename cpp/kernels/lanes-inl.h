@@ -1,7 +1,9 @@
 // The logical vector of 16 lanes on which every kernel is written, made of the physical registers of the
-// instruction set whose vec_*.h was included before. A sum folds lane l with l + 8, then 4, 2, 1, however
+// instruction set whose vec_*.h KSERVE_VEC names. A sum folds lane l with l + 8, then 4, 2, 1, however
 // wide a register is.
 #pragma once
+
+#include KSERVE_VEC  // set by the isa_*.cpp that is being compiled
 
 #include "kernels/table.h"
 

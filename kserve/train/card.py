@@ -6,14 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_LANGUAGE_NAMES = {
-    "de": "German",
-    "en": "English",
-    "fr": "French",
-    "es": "Spanish",
-    "it": "Italian",
-    "nl": "Dutch",
-}
+from kserve.languages import language_name
 
 
 @dataclass(frozen=True)
@@ -38,7 +31,7 @@ def model_card(facts: CardFacts) -> str:
 
 
 def _heading(facts: CardFacts) -> str:
-    source, target = (_LANGUAGE_NAMES.get(code, code) for code in facts.config["languages"].values())
+    source, target = map(language_name, facts.config["languages"].values())
     name = facts.config["name"]
     linear = facts.config["architecture"]["linear"].values()
     kmatrices = sum(spec["kind"] == "kmatrix" for spec in linear)
