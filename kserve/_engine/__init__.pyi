@@ -122,7 +122,7 @@ class Engine:
     """
     A model ready to translate; may be used from several threads at once.
     """
-    def __init__(self, architecture: Architecture, tensors: dict, isa: str = '', threads: typing.SupportsInt | typing.SupportsIndex = 1) -> None:
+    def __init__(self, architecture: Architecture, tensors: dict[str, numpy.ndarray], isa: str = '', threads: typing.SupportsInt | typing.SupportsIndex = 1) -> None:
         ...
     def encode(self, source: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> numpy.typing.NDArray[numpy.float32]:
         """
