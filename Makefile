@@ -20,10 +20,10 @@ run: $(VENV)/.ready
 	$(BIN)/kserve serve $(ARGS)
 
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m 'not proof' $(ARGS)
 
 proof: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest tests/proof_bare_install.py tests/test_parity.py $(ARGS)
+	$(BIN)/python -m pytest -m proof $(ARGS)
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

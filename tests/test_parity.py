@@ -185,6 +185,7 @@ def real_engine(request: pytest.FixtureRequest) -> Engine:
     return load_engine(MODEL, request.param)
 
 
+@pytest.mark.proof
 @pytest.mark.data
 def test_real_sentences_translate_as_in_torch(real: Sample, real_engine: Engine) -> None:
     found = real_engine.translate(real.sources, GREEDY)
@@ -192,11 +193,13 @@ def test_real_sentences_translate_as_in_torch(real: Sample, real_engine: Engine)
     assert same >= 0.995 * PROOF_SENTENCES, f"only {same} of {PROOF_SENTENCES} greedy outputs are identical"
 
 
+@pytest.mark.proof
 @pytest.mark.data
 def test_real_encoder_states_agree(real: Sample, real_engine: Engine) -> None:
     assert state_error(real_engine, real) < STATE_BOUND
 
 
+@pytest.mark.proof
 @pytest.mark.data
 def test_quantisation_costs_at_most_a_tenth_of_a_bleu(real: Sample) -> None:
     """KSERVE_CHECKPOINT names the final.pt that models/de-en was exported from; it does not ship."""

@@ -1,17 +1,13 @@
-"""The wheel in an environment of its own: no torch, the command, the bundled model, start and memory.
-
-Run by `make proof`, not by `make test`: it builds the engine anew and installs from the package index.
-"""
+"""The wheel in an environment of its own: no torch, the command, the bundled model, memory under use."""
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -22,8 +18,9 @@ from kserve.errors import BundleMissing
 from kserve.translator import bundled_model
 
 ROOT = Path(__file__).resolve().parents[1]
-START_LIMIT = 1.0  # seconds from the start of the process to /ready, on an idle machine
 MEMORY_LIMIT = 150e6  # bytes resident after a thousand requests
+
+pytestmark = pytest.mark.proof  # it builds the engine anew and installs from the package index
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +67,8 @@ def test_it_is_not_the_checkout(bare: Path) -> None:
 
 
 @pytest.fixture
-def started(bare: Path, model: list[str]) -> Iterator[tuple[subprocess.Popen[str], httpx.Client, float]]:
-    """A server, a client, and the seconds from the start of the process to /ready."""
-    begun = time.perf_counter()
+def started(bare: Path, model: list[str]) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """A server that is ready, and a client of it."""
     command = [str(bare / "kserve"), "serve", "--port", "0", *model]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd="/")
     try:
@@ -82,7 +78,7 @@ def started(bare: Path, model: list[str]) -> Iterator[tuple[subprocess.Popen[str
         with httpx.Client(base_url=found[0], trust_env=False, timeout=60) as client:
             while not _is_ready(client):
                 time.sleep(0.005)
-            yield process, client, time.perf_counter() - begun
+            yield process, client
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
@@ -97,18 +93,11 @@ def _is_ready(client: httpx.Client) -> bool:
         return False
 
 
-def test_start_and_memory(
-    started: tuple[subprocess.Popen[str], httpx.Client, float],
-    record_property: Callable[[str, object], None],
-) -> None:
-    process, client, seconds = started
-    load = os.getloadavg()[0]
+def test_memory_stays_small(started: tuple[subprocess.Popen[str], httpx.Client]) -> None:
+    process, client = started
     for number in range(1000):
         body = {"q": f"Ein Hund rennt über die Wiese, sagt Nummer {number}.", "source": "de", "target": "en"}
         assert client.post("/translate", json=body).status_code == 200
     status = Path(f"/proc/{process.pid}/status").read_text()
     resident = 1024 * int(status.split("VmRSS:")[1].split()[0])
-    record_property("measured", f"ready after {seconds:.2f} s at load {load:.1f}, {resident / 1e6:.0f} MB")
     assert resident < MEMORY_LIMIT
-    if load < 0.5:
-        assert seconds < START_LIMIT
