@@ -17,8 +17,9 @@ import pytest
 import torch
 import yaml
 
+from kserve.train.checkpoint import average_weights
 from kserve.train.data import Corpora, batches_from, encode_pairs, plan_batches, read_pairs
-from kserve.train.loop import Run, average_weights, learning_rate, train
+from kserve.train.loop import Run, learning_rate, train
 from kserve.train.recipe import RecipeError, Training, load_recipe
 
 GERMAN = ("der Hund", "die Katze", "das Kind", "ein Vogel", "mein Freund", "eine alte Frau")
@@ -111,6 +112,19 @@ def test_training_learns_and_leaves_everything_behind(text: Path, tmp_path: Path
     assert [bool(row["valid_bleu"]) for row in log] == [False, True, False, True]
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((tmp_path / "run" / "weights").glob("*.pt"))) == 4
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["kmatrix", "dense"])
+def test_each_precision_and_kind_learns(text: Path, tmp_path: Path, precision: str, kind: str) -> None:
+    recipe = recipe_dict(steps=40, learning_rate=1e-2, save_every=20, precision=precision)
+    recipe["model"]["linear"] = {"kind": kind}
+    run = Run(load_recipe(write_recipe(tmp_path, recipe)), text, tmp_path / "run")
+    assert precision in run.describe()
+    run.run()
+    with (tmp_path / "run" / "log.csv").open(newline="") as file:
+        losses = [float(row["nll"]) for row in csv.DictReader(file)]
+    assert losses[1] < 0.9 * losses[0]
 
 
 def test_resuming_gives_the_same_weights_bit_for_bit(text: Path, tmp_path: Path) -> None:

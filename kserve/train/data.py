@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,13 +53,20 @@ def read_training_pairs(recipe: Recipe, root: Path) -> list[tuple[str, str]]:
     return pairs
 
 
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside `path`, then rename: whoever is killed meanwhile leaves the old file or none."""
+    draft = path.with_suffix(".tmp")
+    draft.write_bytes(content)
+    draft.replace(path)
+
+
 def train_tokenizer(recipe: Recipe, pairs: list[tuple[str, str]], out: Path) -> None:
     """Train the shared SentencePiece model on both sides and write it to `out`."""
-    prefix = out.with_suffix("")
+    model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=(text for pair in pairs for text in pair),
-            model_prefix=str(prefix),
+            model_writer=model,
             vocab_size=recipe.vocabulary.size,
             model_type=recipe.vocabulary.kind,
             character_coverage=0.9998,
@@ -72,7 +80,7 @@ def train_tokenizer(recipe: Recipe, pairs: list[tuple[str, str]], out: Path) -> 
         raise RecipeError(
             f"SentencePiece refused vocabulary.size={recipe.vocabulary.size}: {error}"
         ) from error
-    prefix.with_suffix(".vocab").unlink(missing_ok=True)
+    write_atomically(out, model.getvalue())
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,9 @@ def load_corpora(recipe: Recipe, root: Path, tokenizer_path: Path, cache: Path) 
             "no training pair is left: all are empty or longer than data.max_tokens_per_sentence"
         )
     arrays = {name: getattr(corpora, name) for name in names}
-    np.savez(cache, digest=np.array(digest), dropped=np.array(dropped), **arrays)
+    packed = io.BytesIO()
+    np.savez(packed, digest=np.array(digest), dropped=np.array(dropped), **arrays)
+    write_atomically(cache, packed.getvalue())
     return corpora, dropped
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import signal
+import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -20,10 +20,10 @@ from typing import Any
 import sacrebleu
 import sentencepiece
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from kserve.kmatrix import materialized
+from kserve.train.checkpoint import average_weights, save_atomically
 from kserve.train.data import (
     Batch,
     batches_from,
@@ -46,22 +46,6 @@ def learning_rate(step: int, training: Training) -> float:
     cooldown = training.cooldown * training.steps
     left = training.steps - step
     return rate * min(1.0, left / cooldown) if cooldown >= 1 else rate
-
-
-def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """Write beside `path`, then rename: a run killed while saving keeps the old file."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
-
-
-def average_weights(paths: list[Path]) -> dict[str, Tensor]:
-    """Mean of the state dicts in `paths`."""
-    total: dict[str, Tensor] = {}
-    for path in paths:
-        for name, value in torch.load(path, weights_only=True)["model"].items():
-            total[name] = total[name] + value.double() if name in total else value.double()
-    return {name: (value / len(paths)).float() for name, value in total.items()}
 
 
 def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
@@ -144,11 +128,15 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state_all(state["cuda_random"])
         self.progress = Progress(**state["progress"])
 
     def save(self) -> None:
         """Write the whole state, and the weights for averaging; keep the last `average_last` of those."""
-        extra = {"optimizer": self.optimizer.state_dict(), "random": torch.get_rng_state()}
+        extra: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "random": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            extra["cuda_random"] = torch.cuda.get_rng_state_all()
         save_atomically(self._state() | extra, self.folder / "checkpoint.pt")
         save_atomically(self._state(), self.folder / "weights" / f"{self.progress.step:07d}.pt")
         for old in self._saved_weights()[: -self.training.average_last]:
@@ -160,10 +148,21 @@ class Run:
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.dtype) if self.dtype != torch.float32 else nullcontext()
 
+    def describe(self) -> str:
+        """What is about to run, in a line."""
+        linear = "dense weights built once a step" if self._materializes() else "the butterfly kernel"
+        return (
+            f"{self.recipe.name}: {len(self.corpora)} pairs ({self.dropped} longer ones left out), "
+            f"{sum(p.numel() for p in self.model.parameters())} parameters, {self.device.type}, "
+            f"{str(self.dtype).removeprefix('torch.')}, K-matrices by {linear}"
+        )
+
+    def _materializes(self) -> bool:
+        return self.dtype == torch.bfloat16 or self.device.type == "cuda"
+
     def _dense_weights(self) -> AbstractContextManager[None]:
         """Dense weights, built once a step, where matrix products are fast; else the butterfly kernel."""
-        fast = self.dtype == torch.bfloat16 or self.device.type == "cuda"
-        return materialized(self.model) if fast else nullcontext()
+        return materialized(self.model) if self._materializes() else nullcontext()
 
     def update(self, batch: Batch) -> tuple[float, float]:
         """One step of the optimiser; returns the summed loss and negative log-likelihood."""
@@ -229,7 +228,9 @@ class Run:
         bleu = self.validate() if step % training.validate_every == 0 or step == training.steps else None
         if bleu is not None:
             self.progress.best_bleu = max(self.progress.best_bleu, bleu)
-            bar.write(f"step {step}: nll {window.nll / window.tokens:.3f}, valid BLEU {bleu:.2f}")
+            bar.write(
+                f"step {step}: nll {window.nll / window.tokens:.3f}, valid BLEU {bleu:.2f}", file=sys.stderr
+            )
         self._log(window, bleu)
         if last or bleu is not None:
             plot_curves(self.folder / "log.csv", self.folder / "curves.png", self.recipe.name)
@@ -246,6 +247,7 @@ class Run:
         self.model.train()
         window = Window()
         with tqdm(total=training.steps, initial=progress.step, unit="step", smoothing=0.05) as bar:
+            bar.write(self.describe(), file=sys.stderr)
             while progress.step < training.steps and not self.stopped:
                 started = time.monotonic()
                 after, batch = next(batches)

@@ -130,7 +130,7 @@ class Layer(nn.Module):
         """The block over whole sentences; mask (batch, time, 1) is zero at padding."""
         u, kernels = self._convolution_inputs(x)
         if mask is not None:
-            u = u * mask
+            u = u * mask.to(u.dtype)
         return x + self.dropout(self.conv_out(dynamic_convolution(u, kernels, self.left)))
 
     def convolve_step(self, x: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:

@@ -93,7 +93,7 @@ class DynamicConvolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         x, band = ctx.saved_tensors
-        (grad,) = grads
+        grad = grads[0].to(x.dtype)
         groups, time, _ = x.shape
         taps = ctx.taps
         grad_x = torch.bmm(band.transpose(1, 2), grad)
