@@ -46,6 +46,7 @@ __all__ = ["Bundle", "Generation", "expected_tensors", "read_bundle", "write_bun
 FORMAT = "kserve-bundle"
 FORMAT_VERSION = 1
 CONFIG, MODEL, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.model", "README.md"
+_OWN = (CONFIG, MODEL, TOKENIZER, CARD)
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,10 @@ def write_bundle(
 ) -> None:
     """Write a model folder in one move: it is complete and checked, or it is not there.
 
-    `format`, `format_version`, `files` and `parameters` of the configuration are filled in here.
+    `format`, `format_version`, `files` and `parameters` of the configuration are filled in here. Files that
+    stand beside a model in the folder, such as its recipes, stay.
     """
-    if path.exists() and not (path / CONFIG).exists() and (path.is_file() or any(path.iterdir())):
-        raise BundleError(f"{path} exists and is no model folder; give a new path or remove it first")
+    kept = _beside_model(path)
     shape = parse_architecture(config.get("architecture"))
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -139,6 +140,8 @@ def write_bundle(
         text = json.dumps(sealed, indent=2, ensure_ascii=False) + "\n"
         (draft / CONFIG).write_text(text, encoding="utf-8")
         read_bundle(draft)
+        for file in kept:
+            shutil.copy2(file, draft)
         draft.chmod(0o755)
         _replace(draft, path)
     finally:
@@ -267,6 +270,19 @@ def _number(fields: Mapping[str, Any], name: str) -> float:
             f"config.json: generation.{name} is {value!r}; expected a number from 0 to 1000"
         )
     return float(value)
+
+
+def _beside_model(path: Path) -> list[Path]:
+    """The files in the folder that are not the model's own; refuses a folder that is no place for a model."""
+    if not path.exists():
+        return []
+    others = [] if path.is_file() else [file for file in path.iterdir() if file.name not in _OWN]
+    is_model = (path / CONFIG).exists()
+    if path.is_file() or not all(file.is_file() and (is_model or file.suffix == ".yaml") for file in others):
+        raise BundleError(
+            f"{path} exists and is no model folder (nor one of recipes); give a new path or remove it first"
+        )
+    return others
 
 
 def _replace(draft: Path, path: Path) -> None:

@@ -234,9 +234,7 @@ def test_header_that_lies(tmp_path: Path, header: bytes) -> None:
 
 def test_a_bundle_is_replaced_in_one_move(tmp_path: Path) -> None:
     path = tiny_bundle.write(tmp_path / "model")
-    (path / "left-over").write_text("x")
     tiny_bundle.write(path, "dense")
-    assert not (path / "left-over").exists()
     assert read_bundle(path).shape.linear["query"].kind == "dense"
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
 
@@ -265,3 +263,13 @@ def test_grid_sizes_follow_the_layout() -> None:
     assert tensors["encoder.0.ffn_in.kmatrix"].shape == (2, 1, 2 * 64 + 2 * 256)
     # 32 → 4 heads of 3 taps: the square that holds 12 is 16 wide, one block.
     assert tensors["encoder.0.kernel.kmatrix"].shape == (1, 2, 256)
+
+
+def test_writing_again_keeps_what_stands_beside_the_model(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text("name: tiny\n")
+    for _ in range(2):
+        tiny_bundle.write(folder)
+        assert (folder / "recipe.yaml").read_text() == "name: tiny\n"
+    assert read_bundle(folder).name == "tiny-de-en"
