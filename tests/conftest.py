@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# One thread for torch here and in the processes that tests start: on a busy machine its threads wait for each
+# other far longer than they compute. The engine's own thread counts are not touched by it.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import numpy as np
 import pytest
 

@@ -99,10 +99,19 @@ class Run:
         torch.manual_seed(self.training.seed)
         self.arch = recipe.model.architecture(self.tokenizer.get_piece_size())
         self.model = DynamicConvModel(self.arch, self.training.dropout).to(self.device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), betas=(0.9, 0.98), eps=1e-9, fused=True)
+        self.optimizer = self._make_optimizer()
         self.progress = Progress()
         self.stopped = False
         self._resume()
+
+    def _make_optimizer(self) -> torch.optim.Adam:
+        """Adam in two groups, since twiddles may learn at another rate: the others, then the twiddles."""
+        twiddles = [p for name, p in self.model.named_parameters() if name.endswith("twiddle")]
+        others = [p for name, p in self.model.named_parameters() if not name.endswith("twiddle")]
+        groups = [{"params": others, "scale": 1.0}]
+        if twiddles:
+            groups.append({"params": twiddles, "scale": self.training.twiddle_rate})
+        return torch.optim.Adam(groups, betas=(0.9, 0.98), eps=1e-9, fused=True)
 
     def _load_tokenizer(self) -> sentencepiece.SentencePieceProcessor:
         path = self.folder / "tokenizer.model"
@@ -167,7 +176,7 @@ class Run:
     def update(self, batch: Batch) -> tuple[float, float]:
         """One step of the optimiser; returns the summed loss and negative log-likelihood."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.progress.step + 1, self.training)
+            group["lr"] = group["scale"] * learning_rate(self.progress.step + 1, self.training)
         with self._autocast(), self._dense_weights():
             totals = self.model.loss(
                 batch.source, batch.target_in, batch.target_out, self.training.label_smoothing

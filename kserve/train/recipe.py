@@ -89,6 +89,7 @@ class Training(_Section):
     steps: PositiveInt
     batch_tokens: PositiveInt = 3000  # padded target tokens of a batch, at most
     learning_rate: float = Field(default=2e-3, gt=0)  # at the end of the warm-up
+    twiddle_rate: float = Field(default=1.0, gt=0)  # learning rate of twiddles over that of the rest
     warmup_steps: PositiveInt = 800
     cooldown: float = Field(
         default=0.3, ge=0, le=1
