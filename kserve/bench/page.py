@@ -175,9 +175,9 @@ def _kernel_section(records: Sequence[Record], picture: str) -> str:
     lines = [
         "## The K-matrix multiply",
         "",
-        "Microseconds of one product on one thread, medians. Dense fp32 is torch's, with the call from Python",
-        "in it; in brackets our own. The floor is the bytes of the weights over the measured bandwidth of the",
-        "cache they are in, or the multiply-adds over the measured peak, whichever is more.",
+        "Microseconds of one product on one thread, medians. Dense fp32 is torch's, with the call from",
+        "Python in it; in brackets our own. The floor is the bytes of the weights over the measured bandwidth",
+        "of the cache they are in, or the multiply-adds over the measured peak, whichever is more.",
         "",
         "| isa | n | rows | weights in | K-matrix | dense fp32 | dense int8 | floor | reached |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
