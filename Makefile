@@ -3,6 +3,7 @@
 #   make test     the whole test suite                                  (ARGS="-k bundle" for a part of it)
 #   make check    formatting, lint, types, and whether the engine's stub is up to date
 #   make bench    decoding and serving speed on this machine, each checked first
+#   make page     every benchmark of docs/benchmarks.md anew, and the page itself (hours; an idle machine)
 #   make stub     write that stub anew
 #   make proof    what takes longer: a bare install without torch, and the engine against torch on real text
 #   make install  install into the Python that PYTHON names
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt pyproject.toml $(shell find cpp -name '*.cpp' -o -name '*.h')
 CXX_FILES := $(shell find cpp -name '*.cpp' -o -name '*.h')
 
-.PHONY: run test check bench stub proof install
+.PHONY: run test check bench page stub proof install
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.ready
@@ -38,6 +39,17 @@ bench: $(VENV)/.ready-dev
 	$(BIN)/kserve bench decode $(ARGS)
 	$(BIN)/kserve bench serve $(ARGS)
 
+RESULTS := docs/benchmarks
+NO_TORCH := --against kserve-dense-int8,kserve-dense-fp32,ctranslate2-int8,ctranslate2-float32
+page: $(VENV)/.ready-dev
+	$(BIN)/kserve bench decode --json $(RESULTS)/model.json
+	$(BIN)/kserve bench decode --random iwslt --batch 1,8,32,64 --beam 1,5 --json $(RESULTS)/batch.json
+	$(BIN)/kserve bench decode --random iwslt --target-length 10,20,50,100,200 $(NO_TORCH) --json $(RESULTS)/length.json
+	$(BIN)/kserve bench decode --random iwslt --batch 2,32 --threads 1,2 $(NO_TORCH) --json $(RESULTS)/threads.json
+	$(BIN)/kserve bench kernel --json $(RESULTS)/kernel.json
+	$(BIN)/kserve bench serve --json $(RESULTS)/serve.json
+	$(BIN)/kserve bench page $(RESULTS)/*.json
+
 stub: $(VENV)/.ready-dev
 	rm -rf build/stub
 	$(BIN)/pybind11-stubgen kserve._engine -o build/stub
@@ -53,7 +65,7 @@ $(VENV)/.ready: $(NATIVE) | $(BIN)/python
 	touch $@
 
 $(VENV)/.ready-dev: $(NATIVE) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -e '.[train,test,check]'
+	$(BIN)/python -m pip install --quiet -e '.[train,test,check,bench]'
 	touch $(VENV)/.ready $@
 
 $(BIN)/python:

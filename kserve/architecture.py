@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kserve import dense_layout
 from kserve.errors import BundleConfigError
 from kserve.runtime_layout import grid, numbers
-
-PANEL = 16  # outputs in one panel of a dense layer
 
 ENCODER_SITES = ("conv_in", "kernel", "conv_out", "ffn_in", "ffn_out")
 DECODER_SITES = ("conv_in", "kernel", "conv_out", "query", "key", "value", "attn_out", "ffn_in", "ffn_out")
@@ -28,11 +27,12 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class LinearKind:
-    """How the linear layers of one site are stored; width and expansion only matter for a K-matrix."""
+    """How the linear layers of one site are stored: width and expansion of a K-matrix, or a precision."""
 
     kind: str
     width: int = 1
     expansion: int = 1
+    precision: str = "float16"
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ def expected_tensors(shape: ModelShape) -> dict[str, TensorSpec]:
         result[f"{norm}.gain"] = TensorSpec("F32", width)
         result[f"{norm}.bias"] = TensorSpec("F32", width)
     for layer in linear_layers(shape):
-        suffix, spec = _weight(layer, shape.linear[layer.site])
-        result[f"{layer.name}.{suffix}"] = spec
+        for suffix, spec in _weight(layer, shape.linear[layer.site]).items():
+            result[f"{layer.name}.{suffix}"] = spec
         result[f"{layer.name}.bias"] = TensorSpec("F32", (layer.outputs,))
     return result
 
@@ -141,11 +141,12 @@ def whole(fields: Mapping[str, Any], where: str, name: str, least: int = 1) -> i
     return value
 
 
-def _weight(layer: LinearLayer, kind: LinearKind) -> tuple[str, TensorSpec]:
+def _weight(layer: LinearLayer, kind: LinearKind) -> dict[str, TensorSpec]:
     if kind.kind == "dense":
-        return "dense", TensorSpec("F16", (-(-layer.outputs // PANEL), layer.inputs, PANEL))
+        parts = dense_layout.shapes(layer.inputs, layer.outputs, kind.precision)
+        return {suffix: TensorSpec(*spec) for suffix, spec in parts.items()}
     cut = grid(layer.inputs, layer.outputs, kind.expansion)
-    return "kmatrix", TensorSpec("F16", (cut.rows, cut.cols, numbers(cut.stored, kind.width)))
+    return {"kmatrix": TensorSpec("F16", (cut.rows, cut.cols, numbers(cut.stored, kind.width)))}
 
 
 def _sizes(shape: ModelShape, site: str, taps: int) -> tuple[int, int]:
@@ -208,7 +209,13 @@ def _linear_kind(raw: Any, where: str) -> LinearKind:
     fields = _mapping(raw, where)
     kind = fields.get("kind")
     if kind == "dense":
-        return LinearKind("dense")
+        precision = fields.get("precision", "float16")
+        if precision not in dense_layout.PRECISIONS:
+            raise BundleConfigError(
+                f"config.json: {where}.precision is {precision!r}; expected one of "
+                f"{', '.join(dense_layout.PRECISIONS)}"
+            )
+        return LinearKind("dense", precision=precision)
     if kind != "kmatrix":
         raise BundleConfigError(f"config.json: {where}.kind is {kind!r}; expected 'kmatrix' or 'dense'")
     width, expansion = whole(fields, where, "width"), whole(fields, where, "expansion")

@@ -57,7 +57,7 @@ def _architecture(shape: Mapping[str, Any]) -> str:
 def _linear(sites: Mapping[str, Mapping[str, Any]]) -> str:
     groups: dict[str, list[str]] = {}
     for site, kind in sites.items():
-        text = "dense"
+        text = "dense" if kind["precision"] == "float16" else f"dense ({kind['precision']})"
         if kind["kind"] == "kmatrix":
             text = f"K-matrix (width {kind['width']}, expansion {kind['expansion']})"
         groups.setdefault(text, []).append(site)

@@ -72,7 +72,10 @@ class Translator:
         self.tokenizer = Tokenizer(self.bundle.tokenizer, self.bundle.shape.vocab_size)
         try:
             self._engine = _engine.Engine(
-                _architecture(self.bundle), self.bundle.tensors, isa=settings.isa, threads=settings.threads
+                engine_architecture(self.bundle),
+                self.bundle.tensors,
+                isa=settings.isa,
+                threads=settings.threads,
             )
         except ValueError as error:
             raise EngineFailure(f"{self.bundle.path}: {error}") from None
@@ -258,7 +261,8 @@ def _whole(name: str, value: int, most: int) -> int:
     return value
 
 
-def _architecture(bundle: Bundle) -> _engine.Architecture:
+def engine_architecture(bundle: Bundle) -> _engine.Architecture:
+    """The bundle's architecture as the engine takes it."""
     shape = bundle.shape
     return _engine.Architecture(
         vocab_size=shape.vocab_size,
@@ -270,7 +274,9 @@ def _architecture(bundle: Bundle) -> _engine.Architecture:
         glu=shape.glu,
         max_positions=shape.max_positions,
         linear={
-            site: _engine.LinearSpec(kind.kind, width=kind.width, expansion=kind.expansion)
+            site: _engine.LinearSpec(
+                kind.kind, width=kind.width, expansion=kind.expansion, precision=kind.precision
+            )
             for site, kind in shape.linear.items()
         },
     )

@@ -5,38 +5,214 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_bundle
 
-from kserve.bench.decode import DisagreementError, Plan, check_agreement, run_decode, summarise, table
-from kserve.bench.machine import percentile, spread, write_results
+from kserve._engine import kernels
+from kserve.bench.check import (
+    DisagreementError,
+    check_answers,
+    check_encoder,
+    check_gaps,
+    check_lengths,
+    check_scores,
+)
+from kserve.bench.decode import Plan, run_decode
+from kserve.bench.floor import LEVELS, cache_bytes, measure_floor, working_set
+from kserve.bench.kernel import KernelPlan, check_products, make_weights, run_kernel
+from kserve.bench.kernel import table as kernel_table
+from kserve.bench.machine import Results, percentile, spread, write_results
+from kserve.bench.options import names, numbers
+from kserve.bench.page import write_page
+from kserve.bench.plots import draw
+from kserve.bench.records import Case, Timings, summarise, table
+from kserve.bench.rivals import ENGINES, Job, Setting, make_rival
 from kserve.bench.serve import run_serve
+from kserve.bench.worker import Worker, WorkerFailed
+from kserve.cli import main
+from kserve.errors import InvalidParameter
 
 SENTENCES = tiny_bundle.SENTENCES[:4]
 
 
-def test_decode_times_the_engine_and_torch() -> None:
-    records = run_decode(tiny_bundle.bundle_folder(), Plan(SENTENCES, repeats=2))
-    assert [record["engine"] for record in records] == ["kserve", "torch-dense"]
-    for record in records:
-        assert record["p50_ms"] <= record["p95_ms"] <= record["p99_ms"]
-        assert record["tokens_per_second_min"] <= record["tokens_per_second"]
-        assert record["target_tokens"] > 1
-    shown = table(records)
-    assert "1.0x" in shown
-    assert "one thread, batch 1, greedy" in shown
+DECODE_KEYS = {
+    "engine", "batch", "beam", "threads", "source_tokens", "target_tokens", "shortlist", "tokens_per_second",
+    "p50_ms", "p99_ms", "peak_mb", "load_ms", "isa", "model_sha256",
+}  # fmt: skip
+KERNEL_KEYS = {
+    "n", "rows", "isa", "threads", "weights_in", "kmatrix_us", "dense_fp32_us", "dense_int8_us", "floor_us",
+}  # fmt: skip
+
+
+def test_every_rival_is_checked_and_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole command, with processes, twins, a random model, JSON, picture and page."""
+    file, plot = tmp_path / "decode.json", tmp_path / "decode.png"
+    options = "--random tiny --batch 1,2 --beam 1,2 --target-length 5 --source-length 7 --repeats 2 --calls 2"
+    with pytest.raises(SystemExit) as end:
+        main(["bench", "decode", *options.split(), "--json", str(file), "--plot", str(plot)])
+    assert end.value.code == 0
+    data = json.loads(file.read_text())
+    greedy = [one["engine"] for one in data["results"] if (one["batch"], one["beam"]) == (1, 1)]
+    assert greedy == list(ENGINES)
+    assert [one["engine"] for one in data["results"] if one["beam"] == 2][::6] == ["kserve", "kserve"]
+    for one in data["results"]:
+        assert set(one) >= DECODE_KEYS
+        assert (one["source_tokens"], one["target_tokens"]) == (7, 5)
+        assert one["tokens_per_second_min"] <= one["tokens_per_second"] <= one["tokens_per_second_max"]
+        assert one["p50_ms"] <= one["p95_ms"] <= one["p99_ms"]
+        assert one["peak_mb"] > one["base_mb"] > 10
+    assert "batch 2, beam 2, one thread, 7.0 source tokens, forced to 5.0" in capsys.readouterr().out
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    write_page([file], tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text()
+    assert "| random-tiny | 2 | 1 | 1 | 5 | ctranslate2-int8 |" in page
+    for picture in ("batch", "beam", "memory"):
+        assert (tmp_path / "page" / f"{picture}.png").exists()
+        assert f"(page/{picture}.png)" in page
+
+
+def test_a_named_bundle_ends_its_own_sentences() -> None:
+    plan = Plan(against=("kserve-dense-fp32",), sentences=SENTENCES, repeats=1, calls=2)
+    records = run_decode(tiny_bundle.bundle_folder(), plan)
+    assert [one["engine"] for one in records] == ["kserve", "kserve-dense-fp32"]
+    assert not records[0]["forced_length"]
+    assert records[0]["target_tokens"] == records[1]["target_tokens"] > 1
+    assert "on average" in table(records)
 
 
 def test_a_wrong_answer_is_not_timed() -> None:
-    with pytest.raises(DisagreementError, match="1 of 3 sentences, first on number 2"):
-        check_agreement(lambda ids: ids, lambda ids: [0] if ids == [5] else ids, [[4], [5], [6]])
+    with pytest.raises(DisagreementError, match="torch-dense differ on 1 of 3 sentences, first on number 2"):
+        check_answers("torch-dense", [[4], [5], [6]], [[4], [0], [6]])
+    with pytest.raises(DisagreementError, match="gave 2 tokens where 3 were forced"):
+        check_lengths("kserve", [[1, 2, 3], [1, 2]], 3)
+    with pytest.raises(DisagreementError, match=r"differ by 0\.5 of their size"):
+        check_scores("kserve-dense-fp32", [-1.0, -3.0], [-1.0, -2.0])
+    with pytest.raises(DisagreementError, match="is 3 standard deviations below"):
+        check_gaps("torch-k", [0.0, 3.0])
+    states = np.ones((3, 4), np.float32)
+    check_encoder("kserve-dense-int8", states * 1.05, states)
+    for wrong in (states * 2, states * np.nan):
+        with pytest.raises(DisagreementError, match="encoder's states of kserve-dense-int8 are off"):
+            check_encoder("kserve-dense-int8", wrong, states)
+
+
+def test_a_wrong_product_is_not_timed() -> None:
+    weights = make_weights(64, 1)
+    weights.halves[0, 0, 0, :16] = 0
+    with pytest.raises(DisagreementError, match=r"kmatrix product on \w+ of n 64, 2 rows is off by"):
+        check_products(kernels.choose(), weights, np.ones((2, 64), np.float32))
 
 
 def test_speed_is_tokens_over_seconds() -> None:
-    summary = summarise([[0.1, 0.3], [0.2, 0.2], [0.4, 0.4]], [4, 6])
+    summary = summarise(Timings([[0.1, 0.3], [0.2, 0.2], [0.4, 0.4]], tokens=10), batch=2)
     assert summary["tokens_per_second"] == pytest.approx(25)
     assert summary["tokens_per_second_min"] == pytest.approx(12.5)
     assert summary["p50_ms"] == pytest.approx(200)
+    assert summary["target_tokens"] == pytest.approx(2.5)
+    assert summary["sentences_per_second"] == pytest.approx(10)
+
+
+def test_cases_are_all_combinations() -> None:
+    assert Plan(batches=(1, 8), beams=(5,), target_tokens=(10, 20)).cases()[1] == Case(1, 5, 1, 20)
+
+
+def test_lists_of_options() -> None:
+    assert numbers("--batch", "1, 8,32") == [1, 8, 32]
+    assert names("a, b,") == ["a", "b"]
+    for wrong in ("", "0", "1,x", "-1"):
+        with pytest.raises(InvalidParameter, match="--batch is"):
+            numbers("--batch", wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--against torch-k --target-length 5", "torch-k runs on a checkpoint"),
+        ("--against ctranslate2-int8", "force the length"),
+        ("--against marian", "--against names marian; expected some of"),
+        ("--random huge", "--random is 'huge'; expected one of: iwslt, tiny"),
+        ("--random tiny --src x", "give no --bundle, no --src"),
+        ("--batch many", "--batch is 'many'"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    options: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = [] if "--random" in options else ["--bundle", str(tiny_bundle.bundle_folder())]
+    with pytest.raises(SystemExit) as end:
+        main(["bench", "decode", *bundle, *options.split()])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_worker_says_what_went_wrong(tmp_path: Path) -> None:
+    with pytest.raises(WorkerFailed, match="kserve: BundleMissing: no model folder"):
+        Worker(Setting("kserve", tmp_path / "nothing", 1))
+    worker = Worker(Setting("kserve", tiny_bundle.bundle_folder(), 1))
+    with pytest.raises(WorkerFailed, match="beam_size is 0"):
+        worker.decode(Job([[5, 2]], 0, 3))
+    assert len(worker.decode(Job([[5, 2]], 1, 3)).answers[0].tokens) == 3
+    worker.stop()
+    with pytest.raises(WorkerFailed, match="is gone"):
+        worker.forget_peak()
+
+
+def test_an_unknown_engine_is_refused() -> None:
+    with pytest.raises(InvalidParameter, match="engine 'x' is unknown"):
+        make_rival(Setting("x", Path(), 1))
+
+
+def test_kernels_are_checked_and_timed(tmp_path: Path) -> None:
+    records = run_kernel(KernelPlan(sizes=(16, 64), rows=(1, 3), weights_in=("L1", "L2"), repeats=1))
+    assert len(records) == len(kernels.available()) * 2 * 2 * 2
+    for one in records:
+        assert set(one) >= KERNEL_KEYS
+        assert one["floor_us"] > 0
+    shown = kernel_table(records)
+    assert "checked against float64" in shown
+    assert len(shown.splitlines()) == len(records) + 3
+    write_results(tmp_path / "k.json", Results("kernel", records))
+    write_results(tmp_path / "l.json", Results("kernel", records[:1], "radix 8"))
+    draw(Results("kernel", records), tmp_path / "k.png")
+    write_page([tmp_path / "k.json", tmp_path / "l.json"], tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text()
+    assert "| radix 8 |" in page
+    assert "![Time against n](page/kernel.png)" in page
+    assert (tmp_path / "page" / "kernel.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (KernelPlan((48,)), "--n names 48; expected powers of two"),
+        (KernelPlan((64,), isas=("sse",)), "--isa names sse; this machine has"),
+        (KernelPlan((64,), weights_in=("L9",)), "--weights-in names L9"),
+        (KernelPlan((4096,), weights_in=("L1",), isas=("scalar",)), "fits L1; name a larger level"),
+    ],
+    ids=["size", "isa", "level", "too-large"],
+)
+def test_impossible_kernel_plans_are_refused(plan: KernelPlan, message: str) -> None:
+    with pytest.raises(InvalidParameter, match=message):
+        run_kernel(plan)
+
+
+def test_the_floor_is_what_slows_more(table: kernels.Kernels) -> None:
+    floor = measure_floor(table, repeats=1)
+    assert set(floor.bytes_per_second) == set(LEVELS)
+    one_second = floor.bytes_per_second["L2"]
+    assert floor.microseconds("L2", int(one_second), 1) == pytest.approx(1e6, rel=1e-3)
+    assert floor.microseconds("L2", 1, int(floor.multiply_adds_per_second)) == pytest.approx(1e6, rel=1e-3)
+    sizes = cache_bytes()
+    assert sizes["L1"] < working_set("L2") < sizes["L2"] < working_set("L3") < sizes["L3"]
+
+
+def test_a_page_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("[]")
+    with pytest.raises(InvalidParameter, match=r"x\.json is no result of a benchmark"):
+        write_page([tmp_path / "x.json"], tmp_path / "page.md")
+    with pytest.raises(InvalidParameter, match="no picture of the benchmark 'serve'"):
+        draw(Results("serve", [{}]), tmp_path / "x.png")
 
 
 def test_percentile_and_spread() -> None:
@@ -46,9 +222,10 @@ def test_percentile_and_spread() -> None:
 
 
 def test_results_name_the_machine(tmp_path: Path) -> None:
-    write_results(tmp_path / "out" / "result.json", [{"engine": "kserve"}])
+    write_results(tmp_path / "out" / "result.json", Results("decode", [{"engine": "kserve"}], "first"))
     data = json.loads((tmp_path / "out" / "result.json").read_text())
     assert data["results"] == [{"engine": "kserve"}]
+    assert (data["benchmark"], data["label"]) == ("decode", "first")
     assert data["machine"]["cpu"]
     assert data["machine"]["available_isas"][-1] == "scalar"
 

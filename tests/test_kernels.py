@@ -98,22 +98,24 @@ def test_dense_against_float64(table: kernels.Kernels, n: int, outputs: int) -> 
     weights = random_halves(generator(n, outputs), (-(-outputs // 16), n, 16), 1.0)
     x = random_floats(generator(7), 6, n)
     want, magnitude = reference.dense_layer(weights, outputs, x)
-    assert_within(table.dense(weights, outputs, x), want, 2 * n * UNIT_ROUNDOFF * magnitude)
+    assert_within(
+        table.dense(kernels.DenseLayer(n, outputs, weights), x), want, 2 * n * UNIT_ROUNDOFF * magnitude
+    )
 
 
 def test_dense_row_does_not_depend_on_the_others(table: kernels.Kernels) -> None:
-    weights = random_halves(generator(8), (10, 75, 16), 1.0)
+    layer = kernels.DenseLayer(75, 150, random_halves(generator(8), (10, 75, 16), 1.0))
     x, bias = random_floats(generator(9), 9, 75), random_floats(generator(10), 150)
     residual = random_floats(generator(11), 9, 150)
     alone = [
-        table.dense(weights, 150, x[i : i + 1], kernels.LinearExtras(bias, True, residual[i : i + 1]))
+        table.dense(layer, x[i : i + 1], kernels.LinearExtras(bias, True, residual[i : i + 1]))
         for i in range(9)
     ]
     for rows in range(1, 10):
         extras = kernels.LinearExtras(bias, True, residual[:rows])
-        got = table.dense(weights, 150, x[:rows], extras)
+        got = table.dense(layer, x[:rows], extras)
         np.testing.assert_array_equal(got, np.concatenate(alone[:rows]))
-    plain = table.dense(weights, 150, x)
+    plain = table.dense(layer, x)
     np.testing.assert_array_equal(np.concatenate(alone), np.maximum(plain + bias, 0) + residual)
 
 
@@ -244,7 +246,7 @@ def test_avx2_and_avx512_give_the_same_bits(
     def run(table: kernels.Kernels) -> list[bytes]:
         arrays = [
             table.kmatrix(layer, weights, x),
-            table.dense(panels, n, x),
+            table.dense(kernels.DenseLayer(n, n, panels), x),
             table.layer_norm(x[0], x[1], x[2]),
             table.glu(window[0]),
             table.softmax(x[0] * 5),
@@ -264,7 +266,7 @@ def test_every_half_is_widened_exactly(table: kernels.Kernels) -> None:
     halves = np.arange(65536, dtype=np.uint16)
     halves = halves[np.isfinite(halves.view(np.float16))]
     panels = halves.reshape(-1, 1, 16)
-    got = table.dense(panels, len(halves), np.ones((1, 1), np.float32))
+    got = table.dense(kernels.DenseLayer(1, len(halves), panels), np.ones((1, 1), np.float32))
     np.testing.assert_array_equal(got[0], halves.view(np.float16).astype(np.float32))
 
 

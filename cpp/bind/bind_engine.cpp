@@ -87,21 +87,24 @@ std::vector<std::size_t> positive(const char* name, const Sizes& values) {
   return sizes;
 }
 
-LinearSpec make_linear(std::string kind, std::int64_t width, std::int64_t expansion) {
-  return {std::move(kind), positive("width", width), positive("expansion", expansion)};
+LinearSpec make_linear(std::string kind, std::int64_t width, std::int64_t expansion, std::string precision) {
+  return {std::move(kind), positive("width", width), positive("expansion", expansion), std::move(precision)};
 }
 
 std::string linear_text(const LinearSpec& spec) {
+  if (spec.kind == "dense") return "LinearSpec(kind='dense', precision='" + spec.precision + "')";
   return "LinearSpec(kind='" + spec.kind + "', width=" + std::to_string(spec.width) +
          ", expansion=" + std::to_string(spec.expansion) + ")";
 }
 
 void bind_architecture(py::module_& module) {
   py::class_<LinearSpec>(module, "LinearSpec", "How the linear layer of one site is stored.")
-      .def(py::init(&make_linear), py::arg("kind"), py::arg("width") = 1, py::arg("expansion") = 1)
+      .def(py::init(&make_linear), py::arg("kind"), py::arg("width") = 1, py::arg("expansion") = 1,
+           py::arg("precision") = "float16")
       .def_readonly("kind", &LinearSpec::kind)
       .def_readonly("width", &LinearSpec::width)
       .def_readonly("expansion", &LinearSpec::expansion)
+      .def_readonly("precision", &LinearSpec::precision)
       .def("__repr__", &linear_text);
   using LinearMap = std::map<std::string, LinearSpec, std::less<>>;
   const auto make = [](std::int64_t vocab_size, std::int64_t d_model, std::int64_t d_ffn, std::int64_t heads,
@@ -135,9 +138,9 @@ void bind_architecture(py::module_& module) {
 void bind_decoding(py::module_& module) {
   const auto make = [](std::int64_t beam_size, std::int64_t n_best, double length_penalty,
                        std::int64_t max_length, double max_length_ratio, std::int64_t max_length_extra,
-                       std::int64_t max_batch_tokens) {
-    return DecodingOptions{beam_size,        n_best,           length_penalty,  max_length,
-                           max_length_ratio, max_length_extra, max_batch_tokens};
+                       std::int64_t max_batch_tokens, std::int64_t min_length) {
+    return DecodingOptions{beam_size,        n_best,           length_penalty,   max_length,
+                           max_length_ratio, max_length_extra, max_batch_tokens, min_length};
   };
   const DecodingOptions defaults;
   py::class_<DecodingOptions>(module, "DecodingOptions", "How to decode; checked when a call uses them.")
@@ -145,7 +148,8 @@ void bind_decoding(py::module_& module) {
            py::arg("length_penalty") = defaults.length_penalty, py::arg("max_length") = defaults.max_length,
            py::arg("max_length_ratio") = defaults.max_length_ratio,
            py::arg("max_length_extra") = defaults.max_length_extra,
-           py::arg("max_batch_tokens") = defaults.max_batch_tokens)
+           py::arg("max_batch_tokens") = defaults.max_batch_tokens,
+           py::arg("min_length") = defaults.min_length)
       .def_readonly("beam_size", &DecodingOptions::beam_size)
       .def_readonly("n_best", &DecodingOptions::n_best)
       .def_readonly("length_penalty", &DecodingOptions::length_penalty)
@@ -154,7 +158,9 @@ void bind_decoding(py::module_& module) {
       .def_readonly("max_length_ratio", &DecodingOptions::max_length_ratio)
       .def_readonly("max_length_extra", &DecodingOptions::max_length_extra)
       .def_readonly("max_batch_tokens", &DecodingOptions::max_batch_tokens,
-                    "Source tokens times beam that are worked on together.");
+                    "Source tokens times beam that are worked on together.")
+      .def_readonly("min_length", &DecodingOptions::min_length,
+                    "Target tokens before the end token is allowed.");
   py::class_<Hypothesis>(module, "Hypothesis", "One translation of a sentence.")
       .def_readonly("tokens", &Hypothesis::tokens, "Without begin and end.")
       .def_readonly("score", &Hypothesis::score, "log_probability / length ** length_penalty")

@@ -4,49 +4,19 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
-#include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
 
+#include "bind/arrays.h"
 #include "bind/module.h"
 #include "kernels/dispatch.h"
 #include "kernels/layout.h"
-
-namespace py = pybind11;
 
 namespace kserve {
 namespace {
 
 using kernels::KernelTable;
-using Floats = py::array_t<float, py::array::c_style>;
-using Halves = py::array_t<std::uint16_t, py::array::c_style>;
-using Bytes = py::array_t<std::int8_t, py::array::c_style>;
-
-// Throws unless the array `name` has this number of dimensions and, where wanted is not -1, these sizes.
-void expect_shape(const py::array& array, const std::string& name, const std::vector<py::ssize_t>& wanted) {
-  bool same = array.ndim() == static_cast<py::ssize_t>(wanted.size());
-  for (std::size_t i = 0; same && i < wanted.size(); ++i) {
-    same = wanted[i] < 0 || array.shape(static_cast<py::ssize_t>(i)) == wanted[i];
-  }
-  if (same) return;
-  const auto text = [](const py::ssize_t* sizes, std::size_t count) {
-    std::string joined;
-    for (std::size_t i = 0; i < count; ++i) {
-      joined += (i > 0 ? ", " : "") + (sizes[i] < 0 ? std::string("any") : std::to_string(sizes[i]));
-    }
-    return "(" + joined + ")";
-  };
-  throw std::invalid_argument(name + " has shape " +
-                              text(array.shape(), static_cast<std::size_t>(array.ndim())) + ", expected " +
-                              text(wanted.data(), wanted.size()));
-}
-
-std::size_t size_at(const py::array& array, py::ssize_t axis) {
-  return static_cast<std::size_t>(array.shape(axis));
-}
-
-py::ssize_t ssize(std::size_t n) { return static_cast<py::ssize_t>(n); }
 
 // What is added to a linear layer's result; keeps the arrays alive.
 struct LinearExtras {
@@ -70,20 +40,6 @@ struct LinearExtras {
   }
 };
 
-// Memory at a multiple of 64 bytes, as the kernels want their scratch.
-class Scratch {
- public:
-  explicit Scratch(std::size_t floats)
-      : data_(static_cast<float*>(::operator new(floats * sizeof(float), std::align_val_t{64}))) {}
-  ~Scratch() { ::operator delete(data_, std::align_val_t{64}); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  float* data() const { return data_; }
-
- private:
-  float* data_;
-};
-
 Floats kmatrix(const KernelTable& table, kernels::KMatrix layer, const Halves& weights, const Floats& x,
                const LinearExtras& extras) {
   expect_shape(weights, "weights",
@@ -103,19 +59,17 @@ Floats kmatrix(const KernelTable& table, kernels::KMatrix layer, const Halves& w
   return y;
 }
 
-Floats dense(const KernelTable& table, const Halves& weights, std::size_t out, const Floats& x,
-             const LinearExtras& extras) {
-  expect_shape(x, "x", {-1, -1});
+Floats dense(const KernelTable& table, const HeldDense& held, const Floats& x, const LinearExtras& extras) {
+  const kernels::Dense& layer = held.get();
+  expect_shape(x, "x", {-1, ssize(layer.in)});
   const std::size_t rows = size_at(x, 0);
-  const std::size_t in = size_at(x, 1);
-  expect_shape(weights, "weights", {ssize((out + 15) / 16), ssize(in), 16});
-  Floats y({ssize(rows), ssize(out)});
-  const kernels::Epilogue epilogue = extras.epilogue(rows, out);
-  const kernels::Dense layer{in, out, weights.data()};
+  Floats y({ssize(rows), ssize(layer.out)});
+  const kernels::Epilogue epilogue = extras.epilogue(rows, layer.out);
   const float* const from = x.data();
   float* const to = y.mutable_data();
   const py::gil_scoped_release released;
-  table.dense(layer, from, in, rows, epilogue, to, out);
+  const Scratch scratch(kernels::dense_scratch_floats(layer));
+  table.dense(layer, from, layer.in, rows, epilogue, to, layer.out, scratch.data());
   return y;
 }
 
@@ -225,6 +179,13 @@ void bind_layers(py::module_& module) {
       .def_readonly("grid_rows", &KMatrix::grid_rows)
       .def_readonly("grid_cols", &KMatrix::grid_cols)
       .def_readonly("numbers_per_square", &KMatrix::numbers_per_square);
+  py::class_<HeldDense>(module, "DenseLayer",
+                        "A dense layer in panels: uint16 (IEEE half), float32, or int8 with scales.")
+      .def(py::init<std::size_t, std::size_t, py::array, std::optional<Floats>>(), py::arg("inputs"),
+           py::arg("outputs"), py::arg("weights").noconvert(), py::arg("scale").noconvert() = py::none())
+      .def_property_readonly("inputs", [](const HeldDense& held) { return held.get().in; })
+      .def_property_readonly("outputs", [](const HeldDense& held) { return held.get().out; })
+      .def_property_readonly("weights", &HeldDense::weights);
   py::class_<LinearExtras>(module, "LinearExtras", "y = relu(result + bias) + residual; each part optional.")
       .def(py::init([](std::optional<Floats> bias, bool relu, std::optional<Floats> residual) {
              return LinearExtras{std::move(bias), relu, std::move(residual)};
@@ -239,8 +200,7 @@ void bind_table(py::module_& module) {
       .def_property_readonly("name", [](const KernelTable& table) { return std::string(table.name); })
       .def("kmatrix", &kmatrix, py::arg("layer"), py::arg("weights").noconvert(), py::arg("x").noconvert(),
            py::arg("extras") = LinearExtras{})
-      .def("dense", &dense, py::arg("weights").noconvert(), py::arg("outputs"), py::arg("x").noconvert(),
-           py::arg("extras") = LinearExtras{})
+      .def("dense", &dense, py::arg("layer"), py::arg("x").noconvert(), py::arg("extras") = LinearExtras{})
       .def("layer_norm", &layer_norm, py::arg("x").noconvert(), py::arg("gain").noconvert(),
            py::arg("bias").noconvert(), py::arg("epsilon") = 1e-5F)
       .def("glu", &glu, py::arg("u").noconvert())

@@ -42,8 +42,9 @@ bool any_above(const float* numbers, std::size_t size, float threshold) {
 }  // namespace
 
 void check(const DecodingOptions& options, const Architecture& architecture) {
-  // Unknown, begin and padding never continue, and twice the beam must be found in one row.
-  const auto most = (static_cast<std::int64_t>(architecture.vocab_size) - 3) / 2;
+  // Unknown, begin, padding and at first the end never continue; twice the beam must be found in one row.
+  const std::int64_t blocked = options.min_length > 0 ? 4 : 3;
+  const auto most = (static_cast<std::int64_t>(architecture.vocab_size) - blocked) / 2;
   require_range("beam_size", options.beam_size, 1, std::max(std::int64_t{1}, std::min(kMaxBeam, most)));
   require_range("n_best", options.n_best, 1, options.beam_size);
   require_range("length_penalty", options.length_penalty, 0.0, 10.0);
@@ -51,6 +52,7 @@ void check(const DecodingOptions& options, const Architecture& architecture) {
   require_range("max_length_ratio", options.max_length_ratio, 0.0, 1000.0);
   require_range("max_length_extra", options.max_length_extra, 0, kMaxLength);
   require_range("max_batch_tokens", options.max_batch_tokens, 1, kMaxBatchTokens);
+  require_range("min_length", options.min_length, 0, kMaxLength);
   if (options.max_length == 0 && options.max_length_extra == 0 && options.max_length_ratio == 0.0) {
     throw OptionError(
         "max_length, max_length_ratio and max_length_extra are all 0, so nothing could be "
@@ -133,6 +135,7 @@ void Search::rank(std::size_t first, std::size_t count, float* logits) {
     const std::size_t row = first + i;
     const double total = static_cast<double>(table_.log_sum_exp(logits, vocab_));
     for (std::int32_t id : {kUnknownId, kBeginId, kPaddingId}) logits[id] = kNever;
+    if (position_ < static_cast<std::size_t>(options_.min_length)) logits[kEndId] = kNever;
     if (!std::isfinite(total) || select_largest(logits, vocab_, width_, best_) != width_) {
       throw NumericError("the model's output is not finite at target position " + std::to_string(position_) +
                          "; its weights are damaged or too large, check the bundle");

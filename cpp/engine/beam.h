@@ -18,6 +18,7 @@ struct DecodingOptions {
   double max_length_ratio = 2.0;
   std::int64_t max_length_extra = 10;
   std::int64_t max_batch_tokens = 4096;  // source tokens times beam that are worked on together
+  std::int64_t min_length = 0;           // tokens before the end token is allowed
 };
 
 // Throws OptionError, naming the option, what it is and what it may be.

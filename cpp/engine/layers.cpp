@@ -67,7 +67,7 @@ Scratch take_scratch(const Weights& weights, Arena& arena) {
   scratch.wide = arena.take<float>(kChunkRows * std::max(2 * d, architecture.d_ffn));
   scratch.taps = arena.take<float>(kChunkRows * architecture.heads * taps);
   scratch.windows = arena.take<const float*>(kChunkRows * taps);
-  scratch.kmatrix = arena.take<float>(weights.kmatrix_scratch);
+  scratch.linear = arena.take<float>(weights.linear_scratch);
   return scratch;
 }
 
@@ -83,9 +83,9 @@ void Blocks::run(const Linear& layer, const float* x, std::size_t rows, kernels:
   epilogue.bias = layer.bias;
   if (layer.is_kmatrix) {
     const kernels::KMatrix& matrix = layer.kmatrix;
-    table_.kmatrix(matrix, x, matrix.in, rows, epilogue, y, matrix.out, scratch_.kmatrix);
+    table_.kmatrix(matrix, x, matrix.in, rows, epilogue, y, matrix.out, scratch_.linear);
   } else {
-    table_.dense(layer.dense, x, layer.dense.in, rows, epilogue, y, layer.dense.out);
+    table_.dense(layer.dense, x, layer.dense.in, rows, epilogue, y, layer.dense.out, scratch_.linear);
   }
 }
 

@@ -41,7 +41,7 @@ struct Scratch {
   float* wide = nullptr;            // (kChunkRows, max(2 d, d_ffn))
   float* taps = nullptr;            // (kChunkRows, heads * most taps)
   const float** windows = nullptr;  // (kChunkRows, most taps)
-  float* kmatrix = nullptr;         // the K-matrix kernel's own
+  float* linear = nullptr;          // the linear kernels' own
 };
 
 Scratch take_scratch(const Weights& weights, Arena& arena);

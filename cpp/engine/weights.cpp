@@ -64,6 +64,10 @@ void check_linear(const std::string& site, const LinearSpec& spec) {
     throw ModelError("architecture: linear." + site + ".kind is '" + spec.kind +
                      "', wanted 'kmatrix' or 'dense'");
   }
+  if (spec.precision != "float16" && spec.precision != "float32" && spec.precision != "int8") {
+    throw ModelError("architecture: linear." + site + ".precision is '" + spec.precision +
+                     "', wanted 'float16', 'float32' or 'int8'");
+  }
   require_range("linear." + site + ".width", spec.width, 1, 16);
   require_range("linear." + site + ".expansion", spec.expansion, 1, 64);
   if (!is_power_of_two(spec.expansion)) {
@@ -120,11 +124,30 @@ class Binder {
                                            {matrix.grid_rows, matrix.grid_cols, matrix.numbers_per_square});
       scratch_ = std::max(scratch_, kernels::kmatrix_scratch_floats(matrix));
     } else {
-      const std::size_t panels = (out + kernels::kLanes - 1) / kernels::kLanes;
-      layer.dense = {in, out,
-                     take<std::uint16_t>(name + ".dense", DataType::kFloat16, {panels, in, kernels::kLanes})};
+      layer.dense = dense(name, spec.precision, in, out);
+      scratch_ = std::max(scratch_, kernels::dense_scratch_floats(layer.dense));
     }
     return layer;
+  }
+
+  kernels::Dense dense(const std::string& name, const std::string& precision, std::size_t in,
+                       std::size_t out) {
+    const std::size_t panels = (out + kernels::kLanes - 1) / kernels::kLanes;
+    const std::vector<std::size_t> shape = {panels, in, kernels::kLanes};
+    if (precision == "float32") {
+      const auto* weights = take<float>(name + ".dense", DataType::kFloat32, shape);
+      return {in, out, kernels::Precision::kFloat, weights, nullptr};
+    }
+    if (precision == "float16") {
+      const auto* weights = take<std::uint16_t>(name + ".dense", DataType::kFloat16, shape);
+      return {in, out, kernels::Precision::kHalf, weights, nullptr};
+    }
+    require_range("inputs of the int8 layer " + name, in, 1, kernels::kMaxInt8Inputs);
+    const std::size_t groups = (in + kernels::kBytesPerLane - 1) / kernels::kBytesPerLane;
+    const auto* weights = take<std::int8_t>(name + ".dense", DataType::kInt8,
+                                            {panels, groups, kernels::kLanes, kernels::kBytesPerLane});
+    const auto* scale = take<float>(name + ".dense_scale", DataType::kFloat32, {panels, kernels::kLanes});
+    return {in, out, kernels::Precision::kInt8, weights, scale};
   }
 
   ConvBlock conv(const std::string& prefix, std::size_t taps, std::size_t left) {
@@ -221,7 +244,7 @@ Weights bind_weights(const Architecture& architecture, const TensorMap& tensors)
         {binder.conv(prefix, taps, taps - 1), binder.attention(prefix), binder.ffn(prefix)});
   }
   binder.refuse_unused();
-  weights.kmatrix_scratch = binder.scratch();
+  weights.linear_scratch = binder.scratch();
   return weights;
 }
 

@@ -27,9 +27,10 @@ struct TensorView {
 using TensorMap = std::map<std::string, TensorView, std::less<>>;
 
 struct LinearSpec {
-  std::string kind = "kmatrix";  // or "dense"
-  std::size_t width = 1;         // pairs of butterflies; kmatrix only
-  std::size_t expansion = 1;     // a power of two; kmatrix only
+  std::string kind = "kmatrix";       // or "dense"
+  std::size_t width = 1;              // pairs of butterflies; kmatrix only
+  std::size_t expansion = 1;          // a power of two; kmatrix only
+  std::string precision = "float16";  // or "float32", "int8"; dense only
 };
 
 struct Architecture {
@@ -91,7 +92,7 @@ struct Weights {
   std::vector<EncoderLayer> encoder;
   std::vector<DecoderLayer> decoder;
   Norm encoder_norm, decoder_norm;
-  std::size_t kmatrix_scratch = 0;  // floats that the most demanding K-matrix needs
+  std::size_t linear_scratch = 0;  // floats that the most demanding linear layer needs
 
   std::size_t d_head() const { return architecture.d_model / architecture.heads; }
   std::size_t max_taps() const;

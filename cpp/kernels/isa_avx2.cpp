@@ -4,11 +4,12 @@
 
 #include "kernels/attention-inl.h"
 #include "kernels/butterfly-inl.h"
-#include "kernels/dense-inl.h"
+#include "kernels/dense_int8-inl.h"
 #include "kernels/dynconv-inl.h"
 #include "kernels/int8-inl.h"
 #include "kernels/kmatrix-inl.h"
 #include "kernels/norm-inl.h"
+#include "kernels/probe-inl.h"
 #include "kernels/softmax-inl.h"
 #include "kernels/tables.h"
 
@@ -17,7 +18,9 @@ namespace kserve::kernels {
 static const ButterflyTable kButterfly = {
     load_tile, store_tile, add_tile, butterfly_forward, butterfly_save_passes, butterfly_backward};
 
-const KernelTable kAvx2Table = {"avx2",      kmatrix, dense,     layer_norm, glu,     softmax,
-                                log_sum_exp, dynconv, attention, embed,      project, &kButterfly};
+static const ProbeTable kProbe = {probe_read, probe_multiply_adds};
+
+const KernelTable kAvx2Table = {"avx2",  kmatrix,   dense, layer_norm, glu,         softmax, log_sum_exp,
+                                dynconv, attention, embed, project,    &kButterfly, &kProbe};
 
 }  // namespace kserve::kernels

@@ -33,6 +33,12 @@ std::size_t kmatrix_scratch_floats(const KMatrix& matrix) {
   return kKMatrixRowsAtOnce * matrix.inner * (matrix.grid_cols > 1 ? 2 : 1);
 }
 
+std::size_t dense_scratch_floats(const Dense& matrix) {
+  if (matrix.precision != Precision::kInt8) return 0;
+  // Per row its bytes, four to a float, and its scale.
+  return kDenseRowsAtOnce * ((matrix.in + kBytesPerLane - 1) / kBytesPerLane + 1);
+}
+
 std::size_t kmatrix_numbers(std::size_t inner, std::size_t width) {
   const std::size_t chunks = inner / kLanes;
   if (chunks == 1) return kLanes * kLanes;

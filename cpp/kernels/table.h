@@ -33,10 +33,32 @@ struct KMatrix {
   const std::uint16_t* weights = nullptr;  // IEEE half, (grid_rows, grid_cols, numbers_per_square)
 };
 
+// How the numbers of a dense layer are stored.
+enum class Precision : std::uint8_t { kHalf, kFloat, kInt8 };
+
 // A dense layer in panels of 16 outputs.
+//   kHalf, kFloat: IEEE half or float (ceil(out / 16), in, 16).
+//   kInt8: bytes (ceil(out / 16), ceil(in / 4), 16, 4), the last four inputs padded with zeros, and a scale
+//   per output, (ceil(out / 16), 16). Each input row is brought to int8 with a scale of its own, and the sum
+//   of products of bytes is exact, which needs in <= kMaxInt8Inputs.
 struct Dense {
   std::size_t in = 0, out = 0;
-  const std::uint16_t* weights = nullptr;  // IEEE half, (ceil(out / 16), in, 16)
+  Precision precision = Precision::kHalf;
+  const void* weights = nullptr;
+  const float* scale = nullptr;  // kInt8 only
+};
+
+constexpr std::size_t kBytesPerLane = 4;                      // bytes multiplied in one lane of 32 bits
+constexpr std::size_t kMaxInt8Inputs = std::size_t{1} << 16;  // times 255 times 127 is still below 2^31
+constexpr std::size_t kDenseRowsAtOnce = 64;                  // rows whose bytes exist at one time
+
+struct ProbeTable {
+  // Sum of n floats, n a multiple of 512, by nothing but wide loads and additions: how fast memory is read.
+  float (*read)(const float* numbers, std::size_t n);
+
+  // Does `rounds` times kProbeChains independent multiply-adds of one register; returns how many
+  // multiply-adds of single numbers that is. `seed` and `result` keep the compiler from knowing the numbers.
+  std::size_t (*multiply_adds)(std::size_t rounds, float seed, float* result);
 };
 
 struct KernelTable {
@@ -47,8 +69,9 @@ struct KernelTable {
   // lost. Any row count; a row's result does not depend on the others.
   void (*kmatrix)(const KMatrix& matrix, const float* x, std::size_t x_stride, std::size_t rows,
                   const Epilogue& epilogue, float* y, std::size_t y_stride, float* scratch);
+  // scratch: dense_scratch_floats(matrix) floats, 64-byte aligned.
   void (*dense)(const Dense& matrix, const float* x, std::size_t x_stride, std::size_t rows,
-                const Epilogue& epilogue, float* y, std::size_t y_stride);
+                const Epilogue& epilogue, float* y, std::size_t y_stride, float* scratch);
 
   // y (n) = (x - mean) / sqrt(variance + epsilon) * gain + bias, biased variance; y may be x.
   void (*layer_norm)(const float* x, std::size_t n, const float* gain, const float* bias, float epsilon,
@@ -85,10 +108,16 @@ struct KernelTable {
 
   // For training.
   const ButterflyTable* butterfly;
+
+  // For benchmarks: what this machine can do at best.
+  const ProbeTable* probe;
 };
 
 // Floats of scratch that KernelTable::kmatrix needs.
 std::size_t kmatrix_scratch_floats(const KMatrix& matrix);
+
+// Floats of scratch that KernelTable::dense needs.
+std::size_t dense_scratch_floats(const Dense& matrix);
 
 // Numbers in one stored square of size `inner` (a power of two >= 16) and width `width`.
 std::size_t kmatrix_numbers(std::size_t inner, std::size_t width);

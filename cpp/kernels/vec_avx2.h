@@ -112,5 +112,27 @@ struct Reg {
   static Reg from_int8(__m128i bytes) { return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))}; }
 };
 
+// Eight sums of products of four bytes, in 32 bits; kShift as in vec_avx512.h.
+struct Dot {
+  static constexpr std::size_t kWidth = 8;
+  static constexpr int kShift = 0;
+  __m256i v;
+
+  static Dot fill(int byte) { return {_mm256_set1_epi8(static_cast<char>(byte))}; }
+  static Dot load(const std::int8_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+  static Dot broadcast(const std::int8_t* four_bytes) {
+    int bits;
+    std::memcpy(&bits, four_bytes, sizeof bits);
+    return {_mm256_set1_epi32(bits)};
+  }
+  // |w| times x with the sign of w: 2 * 128 * 127 fits 16 bits, so nothing saturates.
+  static Dot add(Dot sum, Dot x, Dot w) {
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w.v), _mm256_sign_epi8(x.v, w.v));
+    return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
+  }
+  static Dot difference(Dot a, Dot b) { return {_mm256_sub_epi32(a.v, b.v)}; }
+  Reg to_float() const { return {_mm256_cvtepi32_ps(v)}; }
+};
+
 }  // namespace
 }  // namespace kserve::kernels

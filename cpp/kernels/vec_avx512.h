@@ -138,5 +138,34 @@ struct Reg {
   static Reg from_int8(__m128i bytes) { return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))}; }
 };
 
+// Sixteen sums of products of four bytes, in 32 bits. With VNNI the multiplier is unsigned: it is stored with
+// kShift added, and kShift times the weights must be taken off the sum.
+struct Dot {
+  static constexpr std::size_t kWidth = 16;
+  __m512i v;
+
+  static Dot fill(int byte) { return {_mm512_set1_epi8(static_cast<char>(byte))}; }
+  static Dot load(const std::int8_t* p) { return {_mm512_loadu_si512(p)}; }
+  static Dot broadcast(const std::int8_t* four_bytes) {
+    int bits;
+    __builtin_memcpy(&bits, four_bytes, sizeof bits);
+    return {_mm512_set1_epi32(bits)};
+  }
+#if defined(__AVX512VNNI__)
+  static constexpr int kShift = 128;
+  static Dot add(Dot sum, Dot x, Dot w) { return {_mm512_dpbusd_epi32(sum.v, x.v, w.v)}; }
+#else
+  static constexpr int kShift = 0;
+  // |w| times x with the sign of w: 2 * 128 * 127 fits 16 bits, so nothing saturates.
+  static Dot add(Dot sum, Dot x, Dot w) {
+    const __m512i signed_x = _mm512_mask_sub_epi8(x.v, _mm512_movepi8_mask(w.v), _mm512_setzero_si512(), x.v);
+    const __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(w.v), signed_x);
+    return {_mm512_add_epi32(sum.v, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))};
+  }
+#endif
+  static Dot difference(Dot a, Dot b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+  Reg to_float() const { return {_mm512_cvtepi32_ps(v)}; }
+};
+
 }  // namespace
 }  // namespace kserve::kernels

@@ -81,5 +81,30 @@ struct Reg {
   }
 };
 
+// One sum of products of four bytes; kShift as in vec_avx512.h.
+struct Dot {
+  static constexpr std::size_t kWidth = 1;
+  static constexpr int kShift = 0;
+  std::uint32_t v;  // four bytes, or the sum in two's complement
+
+  static Dot fill(int byte) { return {static_cast<std::uint8_t>(byte) * 0x01010101U}; }
+  static Dot load(const std::int8_t* p) {
+    std::uint32_t bits;
+    std::memcpy(&bits, p, sizeof bits);
+    return {bits};
+  }
+  static Dot broadcast(const std::int8_t* four_bytes) { return load(four_bytes); }
+  static Dot add(Dot sum, Dot x, Dot w) {
+    std::int32_t total = static_cast<std::int32_t>(sum.v);
+    for (unsigned shift = 0; shift < 32; shift += 8) total += byte(x, shift) * byte(w, shift);
+    return {static_cast<std::uint32_t>(total)};
+  }
+  static Dot difference(Dot a, Dot b) { return {a.v - b.v}; }
+  Reg to_float() const { return {static_cast<float>(static_cast<std::int32_t>(v))}; }
+
+ private:
+  static int byte(Dot bytes, unsigned shift) { return static_cast<std::int8_t>(bytes.v >> shift); }
+};
+
 }  // namespace
 }  // namespace kserve::kernels

@@ -7,14 +7,15 @@ import numpy
 import numpy.typing
 import typing
 from . import kernels
-__all__: list[str] = ['Architecture', 'DecodingOptions', 'Engine', 'EngineError', 'Hypothesis', 'LinearSpec', 'available_isas', 'butterfly_backward', 'butterfly_forward', 'kernels']
+from . import timing
+__all__: list[str] = ['Architecture', 'DecodingOptions', 'Engine', 'EngineError', 'Hypothesis', 'LinearSpec', 'available_isas', 'butterfly_backward', 'butterfly_forward', 'kernels', 'timing']
 class EngineError(ValueError):
     pass
 class LinearSpec:
     """
     How the linear layer of one site is stored.
     """
-    def __init__(self, kind: str, width: typing.SupportsInt | typing.SupportsIndex = 1, expansion: typing.SupportsInt | typing.SupportsIndex = 1) -> None:
+    def __init__(self, kind: str, width: typing.SupportsInt | typing.SupportsIndex = 1, expansion: typing.SupportsInt | typing.SupportsIndex = 1, precision: str = 'float16') -> None:
         ...
     def __repr__(self) -> str:
         ...
@@ -23,6 +24,9 @@ class LinearSpec:
         ...
     @property
     def kind(self) -> str:
+        ...
+    @property
+    def precision(self) -> str:
         ...
     @property
     def width(self) -> int:
@@ -64,7 +68,7 @@ class DecodingOptions:
     """
     How to decode; checked when a call uses them.
     """
-    def __init__(self, beam_size: typing.SupportsInt | typing.SupportsIndex = 1, n_best: typing.SupportsInt | typing.SupportsIndex = 1, length_penalty: typing.SupportsFloat | typing.SupportsIndex = 1.0, max_length: typing.SupportsInt | typing.SupportsIndex = 0, max_length_ratio: typing.SupportsFloat | typing.SupportsIndex = 2.0, max_length_extra: typing.SupportsInt | typing.SupportsIndex = 10, max_batch_tokens: typing.SupportsInt | typing.SupportsIndex = 4096) -> None:
+    def __init__(self, beam_size: typing.SupportsInt | typing.SupportsIndex = 1, n_best: typing.SupportsInt | typing.SupportsIndex = 1, length_penalty: typing.SupportsFloat | typing.SupportsIndex = 1.0, max_length: typing.SupportsInt | typing.SupportsIndex = 0, max_length_ratio: typing.SupportsFloat | typing.SupportsIndex = 2.0, max_length_extra: typing.SupportsInt | typing.SupportsIndex = 10, max_batch_tokens: typing.SupportsInt | typing.SupportsIndex = 4096, min_length: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
         ...
     @property
     def beam_size(self) -> int:
@@ -88,6 +92,11 @@ class DecodingOptions:
     @property
     def max_length_ratio(self) -> float:
         ...
+    @property
+    def min_length(self) -> int:
+        """
+        Target tokens before the end token is allowed.
+        """
     @property
     def n_best(self) -> int:
         ...

@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['KMatrixLayer', 'Kernels', 'LinearExtras', 'available', 'choose']
+__all__: list[str] = ['DenseLayer', 'KMatrixLayer', 'Kernels', 'LinearExtras', 'available', 'choose']
 class KMatrixLayer:
     """
     Sizes of a K-matrix layer and of its grid of squares.
@@ -37,6 +37,21 @@ class KMatrixLayer:
     @property
     def width(self) -> int:
         ...
+class DenseLayer:
+    """
+    A dense layer in panels: uint16 (IEEE half), float32, or int8 with scales.
+    """
+    def __init__(self, inputs: typing.SupportsInt | typing.SupportsIndex, outputs: typing.SupportsInt | typing.SupportsIndex, weights: numpy.ndarray, scale: numpy.typing.NDArray[numpy.float32] | None = None) -> None:
+        ...
+    @property
+    def inputs(self) -> int:
+        ...
+    @property
+    def outputs(self) -> int:
+        ...
+    @property
+    def weights(self) -> numpy.ndarray:
+        ...
 class LinearExtras:
     """
     y = relu(result + bias) + residual; each part optional.
@@ -49,7 +64,7 @@ class Kernels:
     """
     def attention(self, query: numpy.typing.NDArray[numpy.float32], keys: numpy.typing.NDArray[numpy.float32], values: numpy.typing.NDArray[numpy.float32], heads: typing.SupportsInt | typing.SupportsIndex) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32]]:
         ...
-    def dense(self, weights: numpy.typing.NDArray[numpy.uint16], outputs: typing.SupportsInt | typing.SupportsIndex, x: numpy.typing.NDArray[numpy.float32], extras: LinearExtras = ...) -> numpy.typing.NDArray[numpy.float32]:
+    def dense(self, layer: DenseLayer, x: numpy.typing.NDArray[numpy.float32], extras: LinearExtras = ...) -> numpy.typing.NDArray[numpy.float32]:
         ...
     def dynconv(self, window: numpy.typing.NDArray[numpy.float32], present: collections.abc.Sequence[bool], weights: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.float32]:
         ...

@@ -1,133 +1,181 @@
-"""`kserve bench decode`: greedy decoding, one sentence at a time, against the same weights in torch."""
+"""`kserve bench decode`: the engine against its rivals, each in a process of its own, answers first."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+import itertools
+import random
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from kserve.bench.check import check_answers, check_case, check_encoder, check_gaps
+from kserve.bench.records import Case, Timings, model_facts, record
+from kserve.bench.rivals import CTRANSLATE2, KSERVE, SAME_WEIGHTS, TORCH, Answer, Job, Setting
+from kserve.bench.worker import Worker
+from kserve.bundle import Bundle, read_bundle
+from kserve.errors import InvalidParameter
+from kserve.tokenizer import Tokenizer
+from kserve.translator import bundled_model
 
-from kserve import _engine
-from kserve.bench.machine import percentile, spread
-from kserve.errors import KserveError
-from kserve.train.restore import restore
-from kserve.translator import Translator
-
-Decode = Callable[[list[int]], list[int]]
-
-
-class DisagreementError(KserveError):
-    """Two engines that hold the same weights gave different answers, so nothing is timed."""
+_PRECISIONS = {"kserve-dense-fp32": "float32", "kserve-dense-fp16": "float16", "kserve-dense-int8": "int8"}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to time: sentences, how often, on which instruction set (empty: the best)."""
+    """What to time. Source tokens count the end token, as target tokens do not."""
 
-    sentences: Sequence[str]
-    repeats: int = 5
+    batches: Sequence[int] = (1,)
+    beams: Sequence[int] = (1,)
+    threads: Sequence[int] = (1,)
+    target_tokens: Sequence[int] = (0,)
+    against: Sequence[str] = ("kserve-dense-fp32", "torch-dense")
+    source_tokens: int = 23
+    sentences: Sequence[str] = ()  # none: random sources of source_tokens
+    calls: int = 4  # different batches in a round
+    repeats: int = 5  # rounds
     isa: str = ""
 
+    def cases(self) -> list[Case]:
+        """All combinations."""
+        return [
+            Case(*values)
+            for values in itertools.product(self.batches, self.beams, self.threads, self.target_tokens)
+        ]
 
-def run_decode(bundle: Path | None, plan: Plan) -> list[dict[str, Any]]:
-    """Time the engine and torch alternately on one thread; returns a record for each.
+
+def run_decode(bundle: Path | None, plan: Plan, checkpoint: Path | None = None) -> list[dict[str, Any]]:
+    """Time the engine and its rivals alternately; a record for every engine and case.
+
+    Args:
+        bundle: The model; the bundled one when absent.
+        plan: Cases, rivals and repeats.
+        checkpoint: The training checkpoint of the bundle, which `torch-k` needs.
 
     Raises:
-        DisagreementError: more than one sentence in two hundred differs between them.
+        DisagreementError: two engines with the same weights answer differently; nothing is timed then.
     """
-    started = time.perf_counter()
-    translator = Translator(bundle, plan.isa or None, 1)
-    load_ms = (time.perf_counter() - started) * 1e3
-    torch.set_num_threads(1)
-    model = restore(translator.bundle)
-    sources = [translator.tokenizer.encode(text) for text in plan.sentences]
-    options = translator.options(beam_size=1)
+    model = read_bundle(bundle or bundled_model())
+    _check_plan(plan, checkpoint)
+    sources = _sources(model, plan)
+    records: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="kserve-bench-") as folder:
+        files = _write_models(model, plan, checkpoint, Path(folder))
+        for threads in plan.threads:
+            with _workers(files, threads, plan.isa) as workers:
+                _check(workers, sources)
+                for case in plan.cases():
+                    if case.threads == threads:
+                        records += _run_case(workers, case, sources, plan)
+    return [{**line, **model_facts(model)} for line in records]
 
-    def engine(source: list[int]) -> list[int]:
-        return translator.engine.translate([source], options)[0][0].tokens
 
-    def in_torch(source: list[int]) -> list[int]:
-        ratio, extra = options.max_length_ratio, options.max_length_extra
-        return model.greedy([source], ratio, extra)[0]
+def _check_plan(plan: Plan, checkpoint: Path | None) -> None:
+    unknown = sorted(set(plan.against) - {*KSERVE, *TORCH, *CTRANSLATE2})
+    if unknown:
+        raise InvalidParameter(
+            f"--against names {', '.join(unknown)}; expected some of: "
+            f"{', '.join((*KSERVE[1:], *TORCH, *CTRANSLATE2))}"
+        )
+    if 0 in plan.target_tokens and set(plan.against) & {*CTRANSLATE2, "torch-k"}:
+        raise InvalidParameter(
+            "CTranslate2 and torch-k do not have the bundle's own weights, so they end sentences elsewhere; "
+            "force the length: give --target-length"
+        )
+    if "torch-k" in plan.against and checkpoint is None:
+        raise InvalidParameter(
+            "torch-k runs on a checkpoint, and a bundle holds its factors multiplied out in part; give "
+            "--checkpoint, or --random"
+        )
 
-    check_agreement(engine, in_torch, sources)
-    seconds = time_alternately((engine, in_torch), sources, plan.repeats)
-    shared: dict[str, Any] = {
-        "batch": 1,
-        "beam": 1,
-        "threads": 1,
-        "shortlist": False,
-        "sentences": len(sources),
-    }
-    shared["source_tokens"] = sum(map(len, sources)) / len(sources)
-    tokens = [len(engine(source)) + 1 for source in sources]
-    shared["target_tokens"] = sum(tokens) / len(tokens)
-    names: tuple[dict[str, Any], ...] = (
-        {"engine": "kserve", "isa": translator.isa, "load_ms": load_ms},
-        {"engine": "torch-dense"},
-    )
+
+def _write_models(model: Bundle, plan: Plan, checkpoint: Path | None, folder: Path) -> Mapping[str, Path]:
+    """The files of every engine, `kserve` first; what does not exist yet is written to the folder."""
+    from kserve.bench.twin import write_twins
+
+    files = {"kserve": model.path}
+    for engine in plan.against:
+        if engine in _PRECISIONS:
+            files[engine] = folder / engine
+        elif engine in CTRANSLATE2:
+            from kserve.bench.ctranslate import write_transformer
+
+            files[engine] = write_transformer(model.shape, engine.partition("-")[2], folder / engine)
+        else:
+            files[engine] = checkpoint if engine == "torch-k" and checkpoint else model.path
+    twins = {_PRECISIONS[engine]: file for engine, file in files.items() if engine in _PRECISIONS}
+    if twins:
+        write_twins(model, twins)
+    return files
+
+
+def _sources(model: Bundle, plan: Plan) -> list[list[int]]:
+    """Enough sentences for the largest batch; seeded, so that every run has the same."""
+    if plan.sentences:
+        tokenizer = Tokenizer(model.tokenizer, model.shape.vocab_size)
+        return [tokenizer.encode(text) for text in plan.sentences]
+    generator = random.Random(1)
+    count = max(plan.batches) * plan.calls
     return [
-        {**name, **shared, **summarise(times, tokens)} for name, times in zip(names, seconds, strict=True)
+        [*(generator.randrange(4, model.shape.vocab_size) for _ in range(plan.source_tokens - 1)), 2]
+        for _ in range(count)
     ]
 
 
-def check_agreement(left: Decode, right: Decode, sources: Sequence[list[int]]) -> None:
-    """Raise DisagreementError unless the two decode alike (near ties may differ once in 200 sentences)."""
-    wrong = [i for i, source in enumerate(sources) if left(source) != right(source)]
-    if len(wrong) * 200 > len(sources):
-        raise DisagreementError(
-            f"the engine and torch differ on {len(wrong)} of {len(sources)} sentences, first on number "
-            f"{wrong[0] + 1}; no figure is printed for a wrong answer"
+@contextmanager
+def _workers(files: Mapping[str, Path], threads: int, isa: str) -> Iterator[dict[str, Worker]]:
+    with ExitStack() as stack:
+        workers = {}
+        for engine, file in files.items():
+            workers[engine] = Worker(Setting(engine, file, threads, isa))
+            stack.callback(workers[engine].stop)
+        yield workers
+
+
+def _check(workers: Mapping[str, Worker], sources: Sequence[list[int]]) -> None:
+    """Before anything is timed: each engine's answers, in the way that its weights allow."""
+    some = sources[: min(len(sources), 20)]
+    wanted = [answer.tokens for answer in workers["kserve"].decode(Job(some)).answers]
+    for engine, worker in workers.items():
+        if engine in SAME_WEIGHTS:
+            check_answers(engine, [answer.tokens for answer in worker.decode(Job(some)).answers], wanted)
+        elif engine in ("kserve-dense-fp16", "kserve-dense-int8"):
+            check_encoder(engine, worker.encode(some[0]), workers["kserve"].encode(some[0]))
+        elif engine == "torch-k":
+            gaps = [worker.worst_gap(*pair) for pair in zip(some[:3], wanted, strict=False)]
+            check_gaps(engine, gaps)
+
+
+def _run_case(
+    workers: Mapping[str, Worker], case: Case, sources: Sequence[list[int]], plan: Plan
+) -> list[dict[str, Any]]:
+    """Time one case on every engine that can do it, in turn within every round."""
+    able = {name: worker for name, worker in workers.items() if case.beam == 1 or name not in TORCH}
+    jobs = [
+        Job(
+            [sources[(call * case.batch + i) % len(sources)] for i in range(case.batch)],
+            case.beam,
+            case.target_tokens,
         )
-
-
-def time_alternately(
-    engines: Sequence[Decode], sources: Sequence[list[int]], repeats: int
-) -> list[list[list[float]]]:
-    """Seconds of each engine, repeat and sentence; the engines take turns within every repeat."""
-    seconds: list[list[list[float]]] = [[] for _ in engines]
-    for _ in range(repeats):
-        for index, decode in enumerate(engines):
-            row = []
-            for source in sources:
-                started = time.perf_counter()
-                decode(source)
-                row.append(time.perf_counter() - started)
-            seconds[index].append(row)
-    return seconds
-
-
-def summarise(seconds: Sequence[Sequence[float]], tokens: Sequence[int]) -> dict[str, Any]:
-    """Speed over the repeats, and latency of a sentence over all of them, in milliseconds."""
-    speeds = spread([sum(tokens) / sum(row) for row in seconds])
-    latencies = [value * 1e3 for row in seconds for value in row]
-    return {
-        "tokens_per_second": speeds["median"],
-        "tokens_per_second_min": speeds["min"],
-        "tokens_per_second_max": speeds["max"],
-        "sentences_per_second": len(tokens) / spread([sum(row) for row in seconds])["median"],
-        "p50_ms": percentile(latencies, 0.5),
-        "p95_ms": percentile(latencies, 0.95),
-        "p99_ms": percentile(latencies, 0.99),
-    }
-
-
-def table(records: Sequence[dict[str, Any]]) -> str:
-    """The records for a person, with each engine's speed as a share of the first one's."""
-    lines = [f"{'engine':<14}{'tokens/s':>10}{'(min … max)':>18}{'p50 ms':>9}{'p99 ms':>9}{'ratio':>8}"]
-    for record in records:
-        low, high = record["tokens_per_second_min"], record["tokens_per_second_max"]
-        ratio = records[0]["tokens_per_second"] / record["tokens_per_second"]
-        lines.append(
-            f"{record['engine']:<14}{record['tokens_per_second']:>10.0f}{f'({low:.0f} … {high:.0f})':>18}"
-            f"{record['p50_ms']:>9.2f}{record['p99_ms']:>9.2f}{ratio:>7.1f}x"
-        )
-    first = records[0]
-    lines.append(
-        f"one thread, batch 1, greedy, {first['isa']} (of {', '.join(_engine.available_isas())}), "
-        f"{first['sentences']} sentences, {first['target_tokens']:.1f} target tokens on average"
-    )
-    return "\n".join(lines)
+        for call in range(plan.calls)
+    ]
+    timings = {name: Timings() for name in able}
+    answers: dict[str, list[Answer]] = {}
+    for name, worker in able.items():
+        worker.forget_peak()
+        answers[name] = [answer for job in jobs for answer in worker.decode(job).answers]  # also warms up
+    check_case(case, answers)
+    for _ in range(plan.repeats):
+        for name, worker in able.items():
+            timings[name].seconds.append([worker.decode(job).seconds for job in jobs])
+    for name, worker in able.items():
+        timings[name].peak_bytes = worker.peak_bytes()
+        # The end token costs a step too; a forced length has none.
+        timings[name].tokens = sum(len(answer.tokens) + (not case.target_tokens) for answer in answers[name])
+    source_tokens = sum(len(source) for job in jobs for source in job.sources) / (len(jobs) * case.batch)
+    return [
+        {**record(name, worker.loaded, case, timings[name]), "source_tokens": source_tokens}
+        for name, worker in able.items()
+    ]

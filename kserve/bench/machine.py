@@ -9,6 +9,7 @@ import platform
 import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "commit": _commit(),
+        "load_average": os.getloadavg()[0],  # timings on a busy machine say little
     }
 
 
@@ -53,8 +55,22 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def write_results(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
-    """Write `{"machine": ..., "results": [...]}`."""
-    data = {"machine": machine(), "results": list(results)}
+@dataclass(frozen=True)
+class Results:
+    """The records of one run, which benchmark made them, and what was special about the build."""
+
+    benchmark: str
+    records: Sequence[Mapping[str, Any]]
+    label: str = ""
+
+
+def write_results(path: Path, results: Results) -> None:
+    """Write `{"machine": ..., "benchmark": ..., "label": ..., "results": [...]}`."""
+    data = {
+        "machine": machine(),
+        "benchmark": results.benchmark,
+        "label": results.label,
+        "results": list(results.records),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -89,7 +89,11 @@ class Architecture:
         fields = {key: value for key, value in data.items() if key != "type"}
         fields["encoder_kernels"] = tuple(fields["encoder_kernels"])
         fields["decoder_kernels"] = tuple(fields["decoder_kernels"])
-        fields["linear"] = {site: LinearSpec(**spec) for site, spec in fields["linear"].items()}
+        # A dense layer's precision is how a bundle stores it; in torch all is float32.
+        fields["linear"] = {
+            site: LinearSpec(**{key: value for key, value in spec.items() if key != "precision"})
+            for site, spec in fields["linear"].items()
+        }
         return cls(**fields)
 
 

@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kserve import dense_layout
 from kserve.architecture import linear_layers
 from kserve.bundle import Bundle, read_bundle
-from kserve.runtime_layout import unpack_layer, unpack_panels
+from kserve.runtime_layout import unpack_layer
 from kserve.train.export import load_checkpoint, state_name
 from kserve.train.model import Architecture, DynamicConvModel, LinearSpec
 
@@ -51,7 +52,9 @@ def dequantised_weights(bundle: Bundle) -> dict[str, Tensor]:
     for layer in linear_layers(bundle.shape):
         kind, key = bundle.shape.linear[layer.site], state_name(layer.name)
         if kind.kind == "dense":
-            weight = unpack_panels(tensors[f"{layer.name}.dense"], layer.outputs)
+            parts = {part: tensors[f"{layer.name}.{part}"] for part in ("dense", "dense_scale")
+                     if f"{layer.name}.{part}" in tensors}  # fmt: skip
+            weight = dense_layout.unpack(parts, layer.outputs, layer.inputs)
         else:
             packed, sizes = tensors[f"{layer.name}.kmatrix"], (layer.inputs, layer.outputs)
             weight = unpack_layer(packed, sizes, kind.width, kind.expansion)

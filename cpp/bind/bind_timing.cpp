@@ -1,0 +1,104 @@
+// kserve._engine.timing: the clock around kernels, for benchmarks. The loops run here because a call from
+// Python costs more than a kernel does; each goes through its copies of the weights in turn, so that the
+// caller decides, by how many there are, in which cache the weights are found.
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "bind/arrays.h"
+#include "bind/module.h"
+
+namespace kserve {
+
+namespace {
+
+using kernels::KernelTable;
+
+template <class Work>
+double seconds(Work work) {
+  const py::gil_scoped_release released;
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// weights (copies, grid_rows, grid_cols, numbers); seconds of `calls` calls.
+double time_kmatrix(const KernelTable& table, kernels::KMatrix layer, const Halves& weights, const Floats& x,
+                    std::size_t calls) {
+  expect_shape(weights, "weights",
+               {-1, ssize(layer.grid_rows), ssize(layer.grid_cols), ssize(layer.numbers_per_square)});
+  expect_shape(x, "x", {-1, ssize(layer.in)});
+  const std::size_t rows = size_at(x, 0), copies = size_at(weights, 0);
+  const std::size_t numbers = static_cast<std::size_t>(weights.size()) / copies;
+  const Scratch scratch(kernels::kmatrix_scratch_floats(layer)), y(rows * layer.out);
+  const std::uint16_t* const first = weights.data();
+  const float* const from = x.data();
+  return seconds([&] {
+    for (std::size_t call = 0; call < calls; ++call) {
+      layer.weights = first + call % copies * numbers;
+      table.kmatrix(layer, from, layer.in, rows, {}, y.data(), layer.out, scratch.data());
+    }
+  });
+}
+
+// Layers of one size; seconds of `calls` calls.
+double time_dense(const KernelTable& table, const std::vector<const HeldDense*>& layers, const Floats& x,
+                  std::size_t calls) {
+  if (layers.empty()) throw std::invalid_argument("layers is empty, expected at least one");
+  const std::size_t in = layers[0]->get().in, out = layers[0]->get().out;
+  expect_shape(x, "x", {-1, ssize(in)});
+  for (const HeldDense* layer : layers) {
+    if (layer->get().in != in || layer->get().out != out) {
+      throw std::invalid_argument("layers are of several sizes, expected all like the first");
+    }
+  }
+  const std::size_t rows = size_at(x, 0);
+  const Scratch scratch(kernels::dense_scratch_floats(layers[0]->get())), y(rows * out);
+  const float* const from = x.data();
+  return seconds([&] {
+    for (std::size_t call = 0; call < calls; ++call) {
+      table.dense(layers[call % layers.size()]->get(), from, in, rows, {}, y.data(), out, scratch.data());
+    }
+  });
+}
+
+double time_read(const KernelTable& table, const Floats& numbers, std::size_t passes) {
+  expect_shape(numbers, "numbers", {-1});
+  const std::size_t n = size_at(numbers, 0);
+  if (n == 0 || n % 512 != 0) {
+    throw std::invalid_argument("numbers has " + std::to_string(n) + " floats, expected a multiple of 512");
+  }
+  const float* const from = numbers.data();
+  volatile float kept = 0.0F;  // or the reading could be left out
+  return seconds([&] {
+    for (std::size_t pass = 0; pass < passes; ++pass) kept = table.probe->read(from, n);
+  });
+}
+
+double multiply_adds_per_second(const KernelTable& table, std::size_t rounds) {
+  float result = 0.0F;
+  std::size_t count = 0;
+  // 0.5: the chains converge and never meet a denormal or an infinity.
+  const double took = seconds([&] { count = table.probe->multiply_adds(rounds, 0.5F, &result); });
+  return static_cast<double>(count) / took;
+}
+
+}  // namespace
+
+void bind_timing(py::module_& module) {
+  py::module_ timing = module.def_submodule("timing", "The clock around kernels, for benchmarks.");
+  timing.def("kmatrix", &time_kmatrix, py::arg("kernels"), py::arg("layer"), py::arg("weights").noconvert(),
+             py::arg("x").noconvert(), py::arg("calls"),
+             "Seconds of so many products, going through the copies of the weights in turn.");
+  timing.def("dense", &time_dense, py::arg("kernels"), py::arg("layers"), py::arg("x").noconvert(),
+             py::arg("calls"), "Seconds of so many products, going through the layers in turn.");
+  timing.def("read", &time_read, py::arg("kernels"), py::arg("numbers").noconvert(), py::arg("passes"),
+             "Seconds of so many sums over all the numbers.");
+  timing.def("multiply_adds_per_second", &multiply_adds_per_second, py::arg("kernels"), py::arg("rounds"),
+             "The most multiply-adds of single numbers a second.");
+}
+
+}  // namespace kserve

@@ -1,0 +1,233 @@
+"""`kserve bench kernel`: one K-matrix multiply, against dense ones of its shape and the machine's limits."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kserve import dense_layout
+from kserve._engine import kernels, timing
+from kserve.bench.check import DisagreementError
+from kserve.bench.floor import LEVELS, Floor, cache_bytes, measure_floor, working_set
+from kserve.errors import InvalidParameter
+from kserve.runtime_layout import Floats, unpack_dense
+
+_SECONDS = 0.002  # of one timing, at least
+_WORST_ERROR = 1e-4  # of a product in float32, as a share of its largest number
+
+
+@dataclass(frozen=True)
+class KernelPlan:
+    """Sizes n of a square K-matrix of width 1, and on what to run them."""
+
+    sizes: Sequence[int]
+    rows: Sequence[int] = (1,)
+    isas: Sequence[str] = ()  # none: all that this machine has
+    weights_in: Sequence[str] = LEVELS
+    repeats: int = 15
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One square of size n in every form, enough copies of each to fill `size` bytes."""
+
+    layer: kernels.KMatrixLayer
+    halves: NDArray[np.uint16]  # (copies, 1, 1, numbers)
+    floats: list[kernels.DenseLayer]
+    bytes_: list[kernels.DenseLayer]
+    dense: list[torch.Tensor]  # (n, n), each transposed where it lies
+    exact: Floats  # (n, n)
+    exact_bytes: Floats  # (n, n), what the int8 weights stand for
+
+
+Timer = Callable[[int], float]  # seconds of so many calls
+
+
+def run_kernel(plan: KernelPlan) -> list[dict[str, Any]]:
+    """A record for each size, number of rows, instruction set and cache level that holds the weights."""
+    _check_plan(plan)
+    torch.set_num_threads(1)
+    records = []
+    for isa in plan.isas or kernels.available():
+        table = kernels.choose(isa)
+        floor = measure_floor(table)
+        for n in plan.sizes:
+            for level in plan.weights_in:
+                if _fits(n, level):
+                    weights = make_weights(n, working_set(level))
+                    records += [_measure(table, weights, (level, rows), floor, plan) for rows in plan.rows]
+    if not records:
+        raise InvalidParameter(
+            f"no K-matrix of n {list(plan.sizes)} fits {', '.join(plan.weights_in)}; name a larger level"
+        )
+    return records
+
+
+def make_weights(n: int, size: int) -> Weights:
+    """A random orthogonal-like K-matrix and its dense forms; each form takes about `size` bytes in all."""
+    layer = kernels.KMatrixLayer(n, n)
+    generator = np.random.default_rng(n)
+    # 0.7 keeps the deviation near 1 through all factors; a block of 16 columns needs a quarter.
+    numbers = generator.standard_normal(layer.numbers_per_square) * (0.7 if n > 16 else 0.25)
+    half = numbers.astype(np.float16)
+    exact = unpack_dense(half, layer.inner, 1)
+    weight = exact[:n, :n]
+
+    def copies(count_bytes: int) -> int:
+        return max(1, size // count_bytes)
+
+    return Weights(
+        layer,
+        np.tile(half.view(np.uint16), (copies(half.nbytes), 1, 1, 1)),
+        [_dense_layer(weight, "float32") for _ in range(copies(4 * n * n))],
+        [_dense_layer(weight, "int8") for _ in range(copies(n * n))],
+        [torch.from_numpy(weight.astype(np.float32)).t() for _ in range(copies(4 * n * n))],
+        weight,
+        dense_layout.unpack(dense_layout.pack(weight, "int8"), n, n),
+    )
+
+
+def _check_plan(plan: KernelPlan) -> None:
+    wrong = [n for n in plan.sizes if n < 16 or n & (n - 1)]
+    if wrong:
+        raise InvalidParameter(f"--n names {wrong[0]}; expected powers of two from 16 on")
+    unknown = sorted(set(plan.weights_in) - set(LEVELS))
+    if unknown:
+        raise InvalidParameter(f"--weights-in names {unknown[0]}; expected some of: {', '.join(LEVELS)}")
+    missing = sorted(set(plan.isas) - set(kernels.available()))
+    if missing:
+        raise InvalidParameter(
+            f"--isa names {missing[0]}; this machine has: {', '.join(kernels.available())}"
+        )
+
+
+def _fits(n: int, level: str) -> bool:
+    """Whether one square lies within the level (and for L1 leaves room for the row)."""
+    return 2 * kernels.KMatrixLayer(n, n).numbers_per_square + 8 * n <= cache_bytes()[level]
+
+
+def _dense_layer(weight: Floats, precision: str) -> kernels.DenseLayer:
+    parts = dense_layout.pack(weight, precision)
+    return kernels.DenseLayer(len(weight), len(weight), parts["dense"], parts.get("dense_scale"))
+
+
+def _measure(
+    table: kernels.Kernels, weights: Weights, place: tuple[str, int], floor: Floor, plan: KernelPlan
+) -> dict[str, Any]:
+    """Check, then time the four alternately."""
+    level, rows = place
+    n = weights.layer.inputs
+    x = np.random.default_rng(rows).standard_normal((rows, n), dtype=np.float32)
+    check_products(table, weights, x)
+    timers: dict[str, Timer] = {
+        "kmatrix": lambda calls: timing.kmatrix(table, weights.layer, weights.halves, x, calls),
+        "dense_fp32": _torch_timer(weights, x),
+        "dense_fp32_own": lambda calls: timing.dense(table, weights.floats, x, calls),
+        "dense_int8": lambda calls: timing.dense(table, weights.bytes_, x, calls),
+    }
+    taken = time_alternately(timers, plan.repeats)
+    medians = {f"{name}_us": statistics.median(values) * 1e6 for name, values in taken.items()}
+    numbers = weights.layer.numbers_per_square
+    floor_us = floor.microseconds(level, 2 * numbers, rows * numbers)
+    return {
+        "n": n,
+        "rows": rows,
+        "isa": table.name,
+        "threads": 1,
+        "weights_in": level,
+        **medians,
+        "kmatrix_us_min": min(taken["kmatrix"]) * 1e6,
+        "kmatrix_us_max": max(taken["kmatrix"]) * 1e6,
+        "floor_us": floor_us,
+        "share_of_floor": floor_us / medians["kmatrix_us"],
+        "gigabytes_per_second": floor.bytes_per_second[level] / 1e9,
+        "giga_multiply_adds_per_second": floor.multiply_adds_per_second / 1e9,
+    }
+
+
+def check_products(table: kernels.Kernels, weights: Weights, x: NDArray[np.float32]) -> None:
+    """All four products against float64."""
+    rows = x.astype(np.float64)
+    want = rows @ weights.exact.T
+    got = {
+        "kmatrix": table.kmatrix(weights.layer, weights.halves[0], x),
+        "float32": table.dense(weights.floats[0], x),
+        "torch": torch.mm(torch.from_numpy(x), weights.dense[0]).numpy(),
+    }
+    largest = _WORST_ERROR * float(np.abs(want).max())
+    for name, result in got.items():
+        _require(f"{name} product on {table.name}", np.abs(result - want), largest)
+    # Each input is rounded by half a step at most.
+    half_step = np.abs(rows).max(axis=1, keepdims=True) / 254
+    bound = 1.001 * half_step * np.abs(weights.exact_bytes).sum(axis=1) + largest
+    error = np.abs(table.dense(weights.bytes_[0], x) - rows @ weights.exact_bytes.T)
+    _require(f"int8 product on {table.name}", error, bound)
+
+
+def _require(what: str, error: NDArray[Any], bound: NDArray[Any] | float) -> None:
+    """Raise DisagreementError where an error (rows, n) is beyond its bound, or no number."""
+    if not (error <= bound).all():
+        times = float((error / bound).max())
+        raise DisagreementError(
+            f"the {what} of n {error.shape[1]}, {len(error)} rows is off by {times:.2g} times what "
+            "rounding explains; no figure is printed for a wrong answer"
+        )
+
+
+def _torch_timer(weights: Weights, x: NDArray[np.float32]) -> Timer:
+    """oneDNN or MKL through torch, without allocating; the call from Python is part of it."""
+    rows, result = torch.from_numpy(x), torch.empty(x.shape)
+    dense, multiply = weights.dense, torch.mm
+
+    def run(calls: int) -> float:
+        started = time.perf_counter()
+        for call in range(calls):
+            multiply(rows, dense[call % len(dense)], out=result)
+        return time.perf_counter() - started
+
+    return run
+
+
+def time_alternately(timers: dict[str, Timer], repeats: int) -> dict[str, list[float]]:
+    """Seconds of one call, by name and repeat; the timers take turns within every repeat."""
+    calls = {}
+    for name, timer in timers.items():
+        count = 1
+        while (took := timer(count)) < _SECONDS:
+            count = max(2 * count, int(count * 1.2 * _SECONDS / max(took, 1e-7)))
+        calls[name] = count
+    taken: dict[str, list[float]] = {name: [] for name in timers}
+    for _ in range(repeats):
+        for name, timer in timers.items():
+            taken[name].append(timer(calls[name]) / calls[name])
+    return taken
+
+
+def table(records: Sequence[dict[str, Any]]) -> str:
+    """The records for a person, with the dense products as multiples of the K-matrix's time."""
+    lines = [
+        f"{'isa':<11}{'n':>5}{'rows':>5} {'in':<3}{'K µs':>9}{'(min … max)':>19}{'fp32 torch':>16}"
+        f"{'fp32 own':>16}{'int8 own':>16}{'floor µs':>10}{'reached':>9}"
+    ]
+    for one in records:
+        spread = f"({one['kmatrix_us_min']:.2f} … {one['kmatrix_us_max']:.2f})"
+        times = [one[key] for key in ("dense_fp32_us", "dense_fp32_own_us", "dense_int8_us")]
+        rivals = "".join(f"{took:>9.2f}{took / one['kmatrix_us']:>6.1f}x" for took in times)
+        lines.append(
+            f"{one['isa']:<11}{one['n']:>5}{one['rows']:>5} {one['weights_in']:<3}{one['kmatrix_us']:>9.2f}"
+            f"{spread:>19}{rivals}{one['floor_us']:>10.3f}{one['share_of_floor']:>9.0%}"
+        )
+    lines.append(
+        "one thread; medians; every product was checked against float64; the floor is the bytes of the"
+    )
+    lines.append(
+        "weights over the measured bandwidth of their cache, or the multiply-adds over the measured peak"
+    )
+    return "\n".join(lines)

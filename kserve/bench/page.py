@@ -1,0 +1,210 @@
+"""`kserve bench page`: docs/benchmarks.md and its plots, made of nothing but the JSON files of benchmarks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kserve.bench.plots import (
+    DECODE_AXES,
+    draw_decode,
+    draw_kernel,
+    draw_scatter,
+    largest_family,
+    varied,
+)
+from kserve.errors import InvalidParameter
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class File:
+    """One JSON file of a benchmark."""
+
+    name: str
+    benchmark: str
+    label: str
+    machine: Mapping[str, Any]
+    records: Sequence[Record]
+
+
+def write_page(paths: Sequence[Path], out: Path) -> None:
+    """Write the page; its pictures go to a folder of the page's name beside it."""
+    files = [read_file(path) for path in paths]
+    pictures = out.with_suffix("")
+    pictures.mkdir(parents=True, exist_ok=True)
+    sections = [_head(files)]
+    decode = _plain_records(files, "decode")
+    if decode:
+        sections += [_decode_section(decode), *_decode_plots(decode, pictures)]
+    sections += _labelled_section(files)
+    kernel = _plain_records(files, "kernel")
+    if kernel:
+        draw_kernel(kernel, pictures / "kernel.png")
+        sections.append(_kernel_section(kernel, f"{pictures.name}/kernel.png"))
+    serve = _plain_records(files, "serve")
+    if serve:
+        sections.append(_serve_section(serve))
+    out.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+
+
+def _plain_records(files: Sequence[File], benchmark: str) -> list[Record]:
+    """The records of one benchmark; those with a label stand in a table of their own."""
+    return [one for file in files if file.benchmark == benchmark and not file.label for one in file.records]
+
+
+def read_file(path: Path) -> File:
+    """A file that `--json` wrote."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return File(path.name, data["benchmark"], data["label"], data["machine"], data["results"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidParameter(
+            f"{path} is no result of a benchmark ({type(error).__name__}: {error}); expected a file that "
+            "`kserve bench ... --json` wrote"
+        ) from None
+
+
+def _head(files: Sequence[File]) -> str:
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `kserve bench page` from the JSON files of `kserve bench`; not edited by hand. Every",
+        "answer was checked before it was timed: engines with the same weights gave the same tokens, forced",
+        "lengths were kept, products agree with float64. Engines of one run took turns, each in a process of",
+        "its own.",
+        "",
+        "| file | processor | cores | commit | load average |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for file in files:
+        machine = file.machine
+        lines.append(
+            f"| {file.name} | {machine['cpu']} | {machine['cores']} | {machine['commit']} | "
+            f"{machine['load_average']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _decode_section(records: Sequence[Record]) -> str:
+    models = {one["model"]: one["model_sha256"][:12] for one in records}
+    named = ", ".join(f"{name} (SHA-256 {digest}…)" for name, digest in models.items())
+    lines = [
+        "## Decoding",
+        "",
+        f"Models: {named}. Median over the rounds, least and most in brackets; milliseconds of one call;",
+        "memory of the engine's whole process. CTranslate2 runs a Transformer of the same sizes, with random",
+        "weights and forced lengths.",
+        "",
+        "| model | batch | beam | threads | length | engine | tokens/s | × | p50 ms | p99 ms | peak MB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    base = 1.0
+    for one in records:
+        speed = one["tokens_per_second"]
+        base = speed if one["engine"] == "kserve" else base
+        name = f"{one['engine']} ({one['isa']})" if one["isa"] else one["engine"]
+        lines.append(
+            f"| {one['model']} | {one['batch']} | {one['beam']} | {one['threads']} | "
+            f"{one['target_tokens']:.0f} | {name} | {speed:.0f} ({one['tokens_per_second_min']:.0f} … "
+            f"{one['tokens_per_second_max']:.0f}) | {base / speed:.2f} | {one['p50_ms']:.2f} | "
+            f"{one['p99_ms']:.2f} | {one['peak_mb']:.0f} |"
+        )
+    return "\n".join([*lines, "", "×: kserve's speed as a multiple of this engine's, in the same run."])
+
+
+def _decode_plots(records: Sequence[Record], pictures: Path) -> list[str]:
+    parts = []
+    for name, axis in DECODE_AXES.items():
+        if varied(largest_family(records, axis.key), axis.key):
+            draw_decode(records, axis, pictures / f"{name}.png")
+            parts.append(_picture(f"Speed against {name}", f"{pictures.name}/{name}.png"))
+    case = _commonest_case(records)
+    draw_scatter(case, "peak_mb", "peak memory of the process, MB", pictures / "memory.png")
+    parts.append(_picture("Speed against memory", f"{pictures.name}/memory.png"))
+    scored = [one for one in case if one["bleu"] is not None and not one["engine"].startswith("ctranslate2")]
+    if scored:
+        draw_scatter(scored, "bleu", "BLEU", pictures / "bleu.png")
+        parts.append(_picture("Speed against BLEU", f"{pictures.name}/bleu.png"))
+    return parts
+
+
+def _commonest_case(records: Sequence[Record]) -> list[Record]:
+    """The records of the case in which most engines and models were timed."""
+    cases: dict[tuple[Any, ...], list[Record]] = {}
+    for one in records:
+        # A length that the model chose differs a little from model to model.
+        length = one["target_tokens"] if one["forced_length"] else None
+        cases.setdefault((one["batch"], one["beam"], one["threads"], length), []).append(one)
+    return max(cases.values(), key=len)
+
+
+def _labelled_section(files: Sequence[File]) -> list[str]:
+    """What each optimisation bought: runs with a label, in the order in which they were given."""
+    labelled = [file for file in files if file.label]
+    if not labelled:
+        return []
+    lines = [
+        "## What each step bought",
+        "",
+        "Builds of one model or one kernel, in order; kserve's own figures.",
+        "",
+        "| build | commit | case | figure |",
+        "| --- | --- | --- | --- |",
+    ]
+    for file in labelled:
+        for one in file.records:
+            if one.get("engine", "kserve") == "kserve":
+                lines.append(f"| {file.label} | {file.machine['commit']} | {_labelled_case(file, one)} |")
+    return ["\n".join(lines)]
+
+
+def _labelled_case(file: File, one: Record) -> str:
+    if file.benchmark == "kernel":
+        case = f"n {one['n']}, rows {one['rows']}, {one['isa']}, {one['weights_in']}"
+        return f"{case} | {one['kmatrix_us']:.2f} µs"
+    case = f"batch {one['batch']}, beam {one['beam']}, threads {one['threads']}, {one['isa']}"
+    return f"{case} | {one['tokens_per_second']:.0f} tokens/s"
+
+
+def _kernel_section(records: Sequence[Record], picture: str) -> str:
+    lines = [
+        "## The K-matrix multiply",
+        "",
+        "Microseconds of one product on one thread, medians. Dense fp32 is torch's, with the call from",
+        "Python in it; in brackets our own. The floor: bytes of the weights over the bandwidth measured",
+        "for their cache, or the multiply-adds over the measured peak, whichever is more.",
+        "",
+        "| isa | n | rows | weights in | K-matrix | dense fp32 | dense int8 | floor | reached |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for one in records:
+        lines.append(
+            f"| {one['isa']} | {one['n']} | {one['rows']} | {one['weights_in']} | {one['kmatrix_us']:.2f} | "
+            f"{one['dense_fp32_us']:.2f} ({one['dense_fp32_own_us']:.2f}) | {one['dense_int8_us']:.2f} | "
+            f"{one['floor_us']:.3f} | {one['floor_us'] / one['kmatrix_us']:.0%} |"
+        )
+    return "\n".join([*lines, "", _picture("Time against n", picture)])
+
+
+def _serve_section(records: Sequence[Record]) -> str:
+    lines = [
+        "## Serving",
+        "",
+        "| start to /ready, s | p50 ms | p99 ms | requests | resident MB |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for one in records:
+        lines.append(
+            f"| {one['ready_seconds']:.2f} | {one['p50_ms']:.2f} | {one['p99_ms']:.2f} | {one['requests']} | "
+            f"{one['resident_mb']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def _picture(title: str, file: str) -> str:
+    return f"### {title}\n\n![{title}]({file})" if "Time" not in title else f"![{title}]({file})"
