@@ -1,0 +1,56 @@
+// The output layer's answer about one row: its soft-max sum and its best tokens.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "engine/arena.h"
+#include "engine/layers.h"
+
+namespace kserve {
+
+// What a search asks about one row.
+struct TokenRequest {
+  std::size_t best = 1;     // this many tokens with the largest logits; at most the vocabulary without 3 ids
+  bool all = false;         // the logits of all tokens
+  std::int32_t token = -1;  // the logit of this one, -1 for none; reserved ids may be asked for
+};
+
+// Good until the next answer. Unknown, begin and padding are in neither list.
+struct TokenScores {
+  float log_sum_exp = 0.0F;           // over the whole vocabulary
+  std::size_t count = 0;              // of the best tokens; fewer than asked for when logits are not finite
+  const std::int32_t* ids = nullptr;  // largest logit first, equal ones by ascending id
+  const float* logits = nullptr;      // of `ids`
+  const float* all = nullptr;         // (vocab), -infinity where a token is never produced; null unless asked
+  float token_logit = 0.0F;           // of the token asked for
+};
+
+// Rows whose logits (vocab floats each) exist at one time: enough to use every loaded row of the output table
+// several times, few enough for the second-level cache.
+constexpr std::size_t kLogitRows = 8;
+
+class OutputLayer {
+ public:
+  // most: the most tokens that a request will ask for as the best ones.
+  OutputLayer(const Model& model, std::size_t most, Arena& arena);
+
+  // hidden (count, d), after decoder.norm; count <= kLogitRows.
+  void project(const float* hidden, std::size_t count);
+
+  // About row `row` of the last projection; each row may be asked about once.
+  TokenScores answer(std::size_t row, const TokenRequest& request);
+
+ private:
+  const Model& model_;
+  std::size_t vocab_;
+  float* logits_ = nullptr;       // (kLogitRows, vocab)
+  std::int32_t* ids_ = nullptr;   // (most), or (vocab) when many are asked for
+  float* best_logits_ = nullptr;  // (most)
+};
+
+// Writes the ids of the `count` largest of `size` numbers to `best`, largest first, equal ones by ascending
+// id. Numbers that are -infinity or NaN are never taken. Returns how many were found.
+std::size_t select_largest(const float* numbers, std::size_t size, std::size_t count, std::int32_t* best);
+
+}  // namespace kserve
