@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -143,9 +144,9 @@ Translations translate(const HeldEngine& held, const std::vector<Sentence>& sour
 
 std::vector<std::vector<double>> score(const HeldEngine& held, const std::vector<Sentence>& sources,
                                        const std::vector<Sentence>& targets,
-                                       const std::shared_ptr<CancelToken>& cancel) {
+                                       const std::optional<std::shared_ptr<CancelToken>>& cancel) {
   const py::gil_scoped_release unlocked;
-  return held.get().score(sources, targets, cancel);
+  return held.get().score(sources, targets, cancel.value_or(nullptr));
 }
 
 py::array_t<float> encode_source(const HeldEngine& held, const Sentence& source) {

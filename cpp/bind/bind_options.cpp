@@ -6,7 +6,9 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -79,14 +81,18 @@ void bind_control(py::module_& module) {
       .def(py::init<>())
       .def("cancel", &CancelToken::cancel)
       .def_property_readonly("cancelled", &CancelToken::cancelled);
-  const auto make = [](std::shared_ptr<CancelToken> cancel, double deadline,
-                       std::function<void(std::int64_t, std::int32_t)> on_token) {
-    return Control{std::move(cancel), deadline, std::move(on_token)};
+  using OptionalToken = std::optional<std::shared_ptr<CancelToken>>;
+  using OptionalCall = std::optional<std::function<void(std::int64_t, std::int32_t)>>;
+  const auto make = [](OptionalToken cancel, double deadline, OptionalCall on_token) {
+    return Control{cancel.value_or(nullptr), deadline, on_token.value_or(nullptr)};
   };
   py::class_<Control>(module, "Control", "How a call can end before its time.")
       .def(py::init(make), py::arg("cancel") = py::none(), py::arg("deadline") = 0.0,
            py::arg("on_token") = py::none())
-      .def_readonly("cancel", &Control::cancel)
+      .def_property_readonly("cancel",
+                             [](const Control& control) {
+                               return control.cancel ? OptionalToken(control.cancel) : OptionalToken();
+                             })
       .def_readonly("deadline", &Control::deadline, "Seconds from the start of the call; 0: none.");
 }
 
@@ -108,11 +114,10 @@ void bind_options(py::module_& module) {
            py::arg("length_penalty") = defaults.length_penalty, py::arg("max_length") = defaults.max_length,
            py::arg("max_length_ratio") = defaults.max_length_ratio,
            py::arg("max_length_extra") = defaults.max_length_extra,
-           py::arg("max_batch_tokens") = defaults.max_batch_tokens,
-           py::arg_v("rules", BeamRules(), "BeamRules()"),
-           py::arg_v("constraints", Constraints(), "Constraints()"), py::arg("sampling") = py::none(),
+           py::arg("max_batch_tokens") = defaults.max_batch_tokens, py::arg_v("rules", BeamRules(), "..."),
+           py::arg_v("constraints", Constraints(), "..."), py::arg("sampling") = py::none(),
            py::arg("attention") = defaults.attention, py::arg("attention_layer") = defaults.attention_layer,
-           py::arg_v("control", Control(), "Control()"))
+           py::arg_v("control", Control(), "..."))
       .def_readonly("beam_size", &Options::beam_size)
       .def_readonly("n_best", &Options::n_best)
       .def_readonly("length_penalty", &Options::length_penalty)

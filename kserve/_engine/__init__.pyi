@@ -159,10 +159,10 @@ class Control:
     """
     How a call can end before its time.
     """
-    def __init__(self, cancel: CancelToken = None, deadline: typing.SupportsFloat | typing.SupportsIndex = 0.0, on_token: collections.abc.Callable[[int, int], None] = None) -> None:
+    def __init__(self, cancel: CancelToken | None = None, deadline: typing.SupportsFloat | typing.SupportsIndex = 0.0, on_token: collections.abc.Callable[[int, int], None] | None = None) -> None:
         ...
     @property
-    def cancel(self) -> CancelToken:
+    def cancel(self) -> CancelToken | None:
         ...
     @property
     def deadline(self) -> float:
@@ -279,7 +279,7 @@ class Engine:
         """
         The encoder's states of one source, (time, d_model).
         """
-    def score(self, sources: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], targets: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], cancel: CancelToken = None) -> list[list[float]]:
+    def score(self, sources: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], targets: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], cancel: CancelToken | None = None) -> list[list[float]]:
         """
         Log-probabilities of the tokens of given targets, and of the end token after each.
         """
