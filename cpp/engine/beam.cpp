@@ -22,6 +22,14 @@ std::size_t longest(const std::vector<Task>& tasks, std::size_t Task::* length) 
   return most;
 }
 
+// Nodes of the tree: a step adds one for every hypothesis that goes on, and one for each that the loop guard
+// ends, which leaves its place to the next candidate.
+std::size_t most_nodes(const DecodingOptions& options, std::size_t width, const std::vector<Task>& tasks) {
+  const std::size_t a_step =
+      options.constraints.loop_guard > 0 ? std::max(options.lanes(), width) : options.lanes();
+  return a_step * total_cap(tasks);
+}
+
 std::size_t attention_layer(const DecodingOptions& options, std::size_t layers) {
   return options.attention_layer < 0 ? layers - 1 : static_cast<std::size_t>(options.attention_layer);
 }
@@ -37,7 +45,7 @@ Search::Search(const DecodingOptions& options, const Model& model, std::vector<T
       wanted_(static_cast<std::size_t>(std::ceil(static_cast<double>(beam_) * options.rules.patience))),
       attention_layer_(attention_layer(options, model.weights.decoder.size())),
       chooser_(options, model.weights.architecture.vocab_size, width_, longest(tasks_, &Task::cap), arena),
-      tree_({options.lanes() * total_cap(tasks_), tasks_.size(), static_cast<std::size_t>(options.n_best)},
+      tree_({most_nodes(options, width_, tasks_), tasks_.size(), static_cast<std::size_t>(options.n_best)},
             arena) {
   current_ = take_rows(arena);
   next_ = take_rows(arena);
