@@ -150,9 +150,9 @@ def test_impossible_control() -> None:
     for deadline in (-1.0, math.nan, math.inf):
         with pytest.raises(_engine.OptionError, match=f"deadline is {deadline}"):
             engine.translate([[5, 2]], DecodingOptions(control=Control(deadline=deadline)))
+    options = DecodingOptions(beam_size=2, control=Control(on_token=print))
     with pytest.raises(_engine.OptionError, match="on_token with 2 hypotheses at a time, wanted 1"):
-        control = Control(on_token=lambda sentence, token: None)
-        engine.translate([[5, 2]], DecodingOptions(beam_size=2, control=control))
+        engine.translate([[5, 2]], options)
 
 
 @pytest.mark.parametrize(
