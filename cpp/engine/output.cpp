@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
-#include <numeric>
 
 namespace kserve {
 namespace {
@@ -20,16 +20,23 @@ bool any_above(const float* numbers, std::size_t size, float threshold) {
   return any != 0;
 }
 
-// As select_largest, for many; `best` has room for `size` ids and no number is NaN.
-std::size_t select_many(const float* numbers, std::size_t size, std::size_t count, std::int32_t* best) {
-  const auto before = [=](std::int32_t a, std::int32_t b) {
+// As select_largest, for many. No number is NaN; `copy` has room for `size` of them.
+std::size_t select_many(const float* numbers, std::size_t size, std::size_t count, float* copy,
+                        std::int32_t* best) {
+  std::copy_n(numbers, size, copy);
+  std::nth_element(copy, copy + (count - 1), copy + size, std::greater<float>());
+  const float threshold = copy[count - 1];
+  std::size_t found = 0;
+  for (std::size_t i = 0; i < size; ++i) {
+    if (numbers[i] > threshold) best[found++] = static_cast<std::int32_t>(i);
+  }
+  for (std::size_t i = 0; i < size && found < count && threshold > kNever; ++i) {
+    if (numbers[i] == threshold) best[found++] = static_cast<std::int32_t>(i);
+  }
+  std::sort(best, best + found, [=](std::int32_t a, std::int32_t b) {
     return numbers[a] != numbers[b] ? numbers[a] > numbers[b] : a < b;
-  };
-  std::iota(best, best + size, 0);
-  std::nth_element(best, best + (count - 1), best + size, before);
-  std::sort(best, best + count, before);
-  while (count > 0 && numbers[best[count - 1]] == kNever) --count;
-  return count;
+  });
+  return found;
 }
 
 }  // namespace
@@ -55,8 +62,8 @@ std::size_t select_largest(const float* numbers, std::size_t size, std::size_t c
 OutputLayer::OutputLayer(const Model& model, std::size_t most, Arena& arena)
     : model_(model), vocab_(model.weights.architecture.vocab_size) {
   logits_ = arena.take<float>(kLogitRows * vocab_);
-  ids_ = arena.take<std::int32_t>(most > kMany ? vocab_ : most);
-  best_logits_ = arena.take<float>(most);
+  ids_ = arena.take<std::int32_t>(most);
+  best_logits_ = arena.take<float>(most > kMany ? vocab_ : most);
 }
 
 void OutputLayer::project(const float* hidden, std::size_t count) {
@@ -75,7 +82,7 @@ TokenScores OutputLayer::answer(std::size_t row, const TokenRequest& request) {
   for (std::int32_t id : {kUnknownId, kBeginId, kPaddingId}) logits[id] = kNever;
   if (request.all) scores.all = logits;
   if (request.best == 0) return scores;
-  scores.count = request.best > kMany ? select_many(logits, vocab_, request.best, ids_)
+  scores.count = request.best > kMany ? select_many(logits, vocab_, request.best, best_logits_, ids_)
                                       : select_largest(logits, vocab_, request.best, ids_);
   for (std::size_t i = 0; i < scores.count; ++i) best_logits_[i] = logits[ids_[i]];
   scores.ids = ids_;

@@ -45,8 +45,8 @@ class OutputLayer {
   const Model& model_;
   std::size_t vocab_;
   float* logits_ = nullptr;       // (kLogitRows, vocab)
-  std::int32_t* ids_ = nullptr;   // (most), or (vocab) when many are asked for
-  float* best_logits_ = nullptr;  // (most)
+  std::int32_t* ids_ = nullptr;   // (most)
+  float* best_logits_ = nullptr;  // (most), or (vocab) when many are asked for
 };
 
 // Writes the ids of the `count` largest of `size` numbers to `best`, largest first, equal ones by ascending
