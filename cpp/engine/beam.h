@@ -35,8 +35,8 @@ class Search {
   // The hypotheses that wait for a step; count 0 when all sentences are done.
   StepRows rows() const;
 
-  // Most tokens that a request asks for as the best ones.
-  std::size_t most_requested() const { return chooser_.most_requested(); }
+  // No request asks for more than this one.
+  TokenRequest largest_request() const { return chooser_.largest_request(); }
 
   // What must be known of the output layer to rank a row.
   TokenRequest request(std::size_t row) const;

@@ -22,7 +22,7 @@ Chooser::Chooser(const DecodingOptions& options, std::size_t vocab, std::size_t 
       longest_(longest),
       loop_guard_(static_cast<std::size_t>(options.constraints.loop_guard)),
       rules_(options.constraints, vocab, arena) {
-  choices_ = arena.take<Choice>(needs_all() ? vocab : most_requested());
+  choices_ = arena.take<Choice>(needs_all() ? vocab : requested(longest));
   if (rules_.needs_history() || loop_guard_ > 0) history_ = arena.take<std::int32_t>(longest);
 }
 

@@ -35,8 +35,8 @@ class Chooser {
   // Fills the memory taken by the constructor.
   void begin() { rules_.begin(); }
 
-  // Most tokens that a request asks for as the best ones.
-  std::size_t most_requested() const { return requested(longest_); }
+  // No request asks for more than this one.
+  TokenRequest largest_request() const { return request(longest_); }
 
   // What choose() must know after `position` tokens.
   TokenRequest request(std::size_t position) const;
@@ -55,7 +55,7 @@ class Chooser {
   const std::optional<Sampling>& sampling_;
   std::size_t vocab_, width_, longest_, loop_guard_;
   TokenRules rules_;
-  Choice* choices_;                  // (vocab) or (most_requested)
+  Choice* choices_;                  // (vocab), or as many as the largest request
   std::int32_t* history_ = nullptr;  // (longest) tokens of the hypothesis, the newest first
 };
 

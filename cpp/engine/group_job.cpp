@@ -20,7 +20,7 @@ GroupJob::GroupJob(const Model& model, const Packed& source, const DecodingOptio
   encoder_ = take_encoder_buffers(model, source, arena);
   arena.rewind(mark);  // the steps begin when the encoder has ended
   decoder_.take_step_buffers(arena);
-  output_.emplace(model, search_.most_requested(), arena);
+  output_.emplace(model, search_.largest_request(), arena);
 }
 
 void GroupJob::run(const Watch& watch) {
@@ -44,9 +44,11 @@ void GroupJob::run(const Watch& watch) {
 
 void GroupJob::step(const Blocks& blocks, const StepRows& rows) {
   decoder_.step(blocks, rows);
-  for (std::size_t r = 0; r < rows.count; r += kLogitRows) {
-    const std::size_t count = std::min(kLogitRows, rows.count - r);
-    output_->project(decoder_.hidden(blocks, r, count), count);
+  for (std::size_t r = 0; r < rows.count; r += kOutputRows) {
+    const std::size_t count = std::min(kOutputRows, rows.count - r);
+    std::size_t best = 0;
+    for (std::size_t i = 0; i < count; ++i) best = std::max(best, search_.request(r + i).best);
+    output_->project(decoder_.hidden(blocks, r, count), count, best);
     for (std::size_t i = 0; i < count; ++i) {
       search_.rank(r + i, output_->answer(i, search_.request(r + i)));
     }

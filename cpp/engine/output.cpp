@@ -59,14 +59,15 @@ std::size_t select_largest(const float* numbers, std::size_t size, std::size_t c
   return found;
 }
 
-OutputLayer::OutputLayer(const Model& model, std::size_t most, Arena& arena)
+OutputLayer::OutputLayer(const Model& model, const TokenRequest& largest, Arena& arena)
     : model_(model), vocab_(model.weights.architecture.vocab_size) {
-  logits_ = arena.take<float>(kLogitRows * vocab_);
-  ids_ = arena.take<std::int32_t>(most);
-  best_logits_ = arena.take<float>(most > kMany ? vocab_ : most);
+  logits_ = arena.take<float>(kOutputRows * vocab_);
+  ids_ = arena.take<std::int32_t>(largest.best);
+  best_logits_ = arena.take<float>(largest.best > kMany ? vocab_ : largest.best);
 }
 
-void OutputLayer::project(const float* hidden, std::size_t count) {
+void OutputLayer::project(const float* hidden, std::size_t count, std::size_t best) {
+  best_ = best;
   const Weights& weights = model_.weights;
   const std::size_t d = weights.architecture.d_model;
   model_.table->project(weights.embedding, weights.embedding_scale, vocab_, d, hidden, d, count, logits_,
@@ -81,9 +82,10 @@ TokenScores OutputLayer::answer(std::size_t row, const TokenRequest& request) {
   if (request.token >= 0) scores.token_logit = logits[request.token];
   for (std::int32_t id : {kUnknownId, kBeginId, kPaddingId}) logits[id] = kNever;
   if (request.all) scores.all = logits;
-  if (request.best == 0) return scores;
-  scores.count = request.best > kMany ? select_many(logits, vocab_, request.best, best_logits_, ids_)
-                                      : select_largest(logits, vocab_, request.best, ids_);
+  const std::size_t wanted = std::min(request.best, best_);
+  if (wanted == 0) return scores;
+  scores.count = wanted > kMany ? select_many(logits, vocab_, wanted, best_logits_, ids_)
+                                : select_largest(logits, vocab_, wanted, ids_);
   for (std::size_t i = 0; i < scores.count; ++i) best_logits_[i] = logits[ids_[i]];
   scores.ids = ids_;
   scores.logits = best_logits_;

@@ -28,15 +28,16 @@ struct TokenScores {
 
 // Rows whose logits (vocab floats each) exist at one time: enough to use every loaded row of the output table
 // several times, few enough for the second-level cache.
-constexpr std::size_t kLogitRows = 8;
+constexpr std::size_t kOutputRows = 8;
 
 class OutputLayer {
  public:
-  // most: the most tokens that a request will ask for as the best ones.
-  OutputLayer(const Model& model, std::size_t most, Arena& arena);
+  // largest: no request asks for more than this one.
+  OutputLayer(const Model& model, const TokenRequest& largest, Arena& arena);
 
-  // hidden (count, d), after decoder.norm; count <= kLogitRows.
-  void project(const float* hidden, std::size_t count);
+  // hidden (count, d), after decoder.norm, stays where it is until the last answer; count <= kOutputRows.
+  // best: the most tokens that will be asked for about one of these rows.
+  void project(const float* hidden, std::size_t count, std::size_t best);
 
   // About row `row` of the last projection; each row may be asked about once.
   TokenScores answer(std::size_t row, const TokenRequest& request);
@@ -44,7 +45,8 @@ class OutputLayer {
  private:
   const Model& model_;
   std::size_t vocab_;
-  float* logits_ = nullptr;       // (kLogitRows, vocab)
+  std::size_t best_ = 0;          // tokens that may be asked for about a row
+  float* logits_ = nullptr;       // (kOutputRows, vocab)
   std::int32_t* ids_ = nullptr;   // (most)
   float* best_logits_ = nullptr;  // (most), or (vocab) when many are asked for
 };
