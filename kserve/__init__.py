@@ -11,16 +11,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kserve.errors import BundleError, InputError, KserveError
+from kserve.errors import BundleError, Cancelled, InputError, KserveError
 from kserve.results import Hypothesis, TokenHypothesis, Translation
 
 if TYPE_CHECKING:
+    from kserve._engine import CancelToken
     from kserve.translator import Translator
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BundleError",
+    "CancelToken",
+    "Cancelled",
     "Hypothesis",
     "InputError",
     "KserveError",
@@ -36,6 +39,10 @@ def __getattr__(name: str) -> Any:
         from kserve.translator import Translator
 
         return Translator
+    if name == "CancelToken":
+        from kserve._engine import CancelToken
+
+        return CancelToken
     raise AttributeError(f"module 'kserve' has no attribute {name!r}")
 
 

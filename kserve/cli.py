@@ -11,6 +11,8 @@ import typer
 if TYPE_CHECKING:
     import io
 
+    from kserve.results import Decoding
+
 from kserve.bench.cli import app as bench
 from kserve.errors import InputError, InvalidParameter, KserveError, MissingDependency, SettingsError
 
@@ -37,6 +39,28 @@ Threads = Annotated[
 ]
 Beam = Annotated[int | None, typer.Option("--beam", help="Beam size; 1 is greedy. [default: the model's]")]
 
+LengthPenalty = Annotated[
+    float | None, typer.Option("--length-penalty", help="Exponent of the length. [default: the model's]")
+]
+CoveragePenalty = Annotated[
+    float | None, typer.Option("--coverage-penalty", help="Weight of source tokens left out. [default: 0]")
+]
+MaxLength = Annotated[int | None, typer.Option("--max-length", help="Most tokens of a sentence.")]
+MinLength = Annotated[int | None, typer.Option("--min-length", help="Fewest tokens of a sentence.")]
+NoRepeat = Annotated[
+    int | None, typer.Option("--no-repeat-ngram", help="No sequence of so many tokens comes twice.")
+]
+Repetition = Annotated[
+    float | None, typer.Option("--repetition-penalty", help="1 to 100: dearer what has come before.")
+]
+LoopGuard = Annotated[
+    int | None, typer.Option("--loop-guard", help="End what repeats itself so often in a row; 4 is safe.")
+]
+Prefix = Annotated[str | None, typer.Option("--prefix", help="What every translation begins with.")]
+Suppress = Annotated[
+    list[str] | None, typer.Option("--suppress", help="A piece that never comes; may be repeated.")
+]
+
 
 @app.command()
 def translate(
@@ -45,17 +69,49 @@ def translate(
     beam: Beam = None,
     n_best: Annotated[int, typer.Option("--n-best", help="Translations of each line; needs --json.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
+    length_penalty: LengthPenalty = None,
+    coverage_penalty: CoveragePenalty = None,
+    max_length: MaxLength = None,
+    min_length: MinLength = None,
+    no_repeat_ngram: NoRepeat = None,
+    repetition_penalty: Repetition = None,
+    loop_guard: LoopGuard = None,
+    prefix: Prefix = None,
+    suppress: Suppress = None,
     isa: Isa = None,
     threads: Threads = None,
 ) -> None:
     """Translate texts, or stdin to stdout: a line in, a line out."""
+    if n_best > 1 and not as_json:
+        raise InvalidParameter(f"--n-best is {n_best}; more than one translation of a line needs --json")
+    decoding: Decoding = {
+        "beam_size": beam,
+        "n_best": n_best,
+        "length_penalty": length_penalty,
+        "coverage_penalty": coverage_penalty,
+        "max_length": max_length,
+        "min_length": min_length,
+        "no_repeat_ngram": no_repeat_ngram,
+        "repetition_penalty": repetition_penalty,
+        "loop_guard": loop_guard,
+        "prefix": prefix,
+        "suppress": suppress,
+    }
+    _translate_lines((bundle, isa, threads), texts, decoding, as_json)
+
+
+def _translate_lines(
+    model: tuple[Path | None, str | None, int | None],
+    texts: list[str] | None,
+    decoding: Decoding,
+    as_json: bool,
+) -> None:
     from kserve.lines import LineTranslator, progress_stream
     from kserve.translator import Translator
 
-    if n_best > 1 and not as_json:
-        raise InvalidParameter(f"--n-best is {n_best}; more than one translation of a line needs --json")
-    translator = Translator(bundle, isa, threads)
-    job = LineTranslator(translator, {"beam_size": beam, "n_best": n_best}, as_json)
+    translator = Translator(*model)
+    translator.options(**decoding)  # what is impossible is told before anything is read
+    job = LineTranslator(translator, decoding, as_json)
     if texts:
         job.write(texts, sys.stdout.buffer)
         return

@@ -8,6 +8,7 @@ KserveError
 │   ├── BundleConfigError     config.json says something impossible
 │   └── BundleTensorError     a tensor is missing, unknown, of a wrong shape or type, or not finite
 ├── EngineFailure             the engine refused its instruction set, weights or tokens
+├── Cancelled                 the caller cancelled the call
 ├── InputError                what the caller asked for
 │   ├── MissingParameter
 │   ├── InvalidParameter
@@ -58,6 +59,10 @@ class BundleTensorError(BundleError):
 
 class EngineFailure(KserveError, ValueError):
     """The engine refused its instruction set, its weights or its tokens."""
+
+
+class Cancelled(KserveError):
+    """The caller cancelled the call, so it has no result."""
 
 
 class InputError(KserveError, ValueError):
@@ -129,6 +134,8 @@ ANSWERS: dict[type[BaseException], Answer] = {
     BundleTensorError: Answer("bundle_tensor", 500, "bundle"),
     BundleError: Answer("bundle", 500, "bundle"),
     EngineFailure: Answer("engine", 500, "engine"),
+    # Nobody waits for this answer any more; 499 is what proxies log for it.
+    Cancelled: Answer("cancelled", 499, "cancelled"),
     MissingParameter: Answer("missing_parameter", 400, "validation"),
     InvalidParameter: Answer("invalid_parameter", 400, "validation"),
     InvalidBody: Answer("invalid_body", 400, "validation"),

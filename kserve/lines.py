@@ -27,7 +27,13 @@ def to_json(translation: Translation) -> dict[str, Any]:
         "score": translation.score,
         "truncated": translation.truncated,
         "hypotheses": [
-            {"text": one.text, "score": one.score, "truncated": one.truncated}
+            {
+                "text": one.text,
+                "score": one.score,
+                "truncated": one.truncated,
+                "looped": one.looped,
+                "timed_out": one.timed_out,
+            }
             for one in translation.hypotheses
         ],
     }

@@ -59,6 +59,7 @@ class Tokenizer:
             )
         self._processor = processor
         self._boundary = int(processor.PieceToId(_BOUNDARY))
+        self.size = pieces
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text, the end id last."""

@@ -6,6 +6,7 @@
     translator.translate("Ein Hund rennt.").text
     translator.translate(["Guten Tag!", "Wie geht's?"], beam_size=1)
     translator.translate("Ein Hund rennt.", n_best=3).hypotheses[1].text
+    translator.score(["Ein Hund rennt."], ["A dog is running."])
 
 A translator may be used from several threads at once; the interpreter lock is released while the engine runs.
 """
@@ -21,15 +22,23 @@ from typing_extensions import Unpack
 from kserve import _engine
 from kserve.bundle import Bundle, read_bundle
 from kserve.config import Settings
-from kserve.errors import BundleMissing, EngineFailure, InvalidParameter, SettingsError, TextTooLong
+from kserve.decoding import Request
+from kserve.errors import (
+    BundleMissing,
+    Cancelled,
+    EngineFailure,
+    InvalidParameter,
+    SettingsError,
+    TextTooLong,
+)
+from kserve.joining import joined_hypotheses, numbered, teller, with_pieces
 from kserve.results import Decoding, Hypothesis, TokenHypothesis, Translation
-from kserve.segment import Part, cut
+from kserve.segment import cut
 from kserve.tokenizer import Tokenizer, clean
 
 __all__ = ["Hypothesis", "TokenHypothesis", "Translation", "Translator", "bundled_model"]
 
 BUNDLED = "de-en"
-MAX_BEAM = 64  # wider beams only cost memory
 
 
 def bundled_model() -> Path:
@@ -123,30 +132,90 @@ class Translator:
 
         Args:
             text: a text, or a list of texts.
-            decoding: `beam_size`, `n_best`, `length_penalty`, `max_length`; see `Decoding`.
+            decoding: `beam_size`, `n_best` and many more; see `Decoding`.
 
         Raises:
             InvalidParameter: an argument has a wrong type or an impossible value.
+            Cancelled: the caller's token was cancelled.
         """
-        options = self.options(**decoding)
+        request = self._request(decoding)
         texts = [text] if isinstance(text, str) else list(text)
         for index, item in enumerate(texts):
             if not isinstance(item, str):
                 raise InvalidParameter(
                     f"text {index} is {type(item).__name__}; expected str or a list of str"
                 )
-        results = self._translate_texts(texts, options)
+        results = self._translate_texts(texts, request)
         return results[0] if isinstance(text, str) else results
 
     def translate_batch(
-        self, batch: Sequence[Sequence[str]], **decoding: Unpack[Decoding]
+        self,
+        batch: Sequence[Sequence[str]],
+        prefixes: Sequence[Sequence[str]] | None = None,
+        **decoding: Unpack[Decoding],
     ) -> list[list[TokenHypothesis]]:
         """Translate sentences that are already cut into the model's pieces; each gives `n_best` hypotheses.
+
+        Args:
+            batch: pieces of each sentence.
+            prefixes: pieces that each translation must begin with.
+            decoding: see `Decoding`; `prefix` is one text for all of them.
 
         Raises:
             TextTooLong: a sentence has more pieces than the model reads; pieces are not split here.
         """
-        options = self.options(**decoding)
+        request = self._request(decoding)
+        sources = self._sources(batch)
+        given = [request.prefix()] * len(sources)
+        if prefixes is not None:
+            if len(prefixes) != len(sources):
+                raise InvalidParameter(
+                    f"there are {len(prefixes)} prefixes for {len(sources)} sentences; give one for each"
+                )
+            given = [request.prefix_ids(self.tokenizer.ids(one)[:-1], one) for one in prefixes]
+        places = [(row, 0) for row in range(len(sources))]
+        found = self._run(sources, self._options(request, places), given)
+        return [[with_pieces(one, self.tokenizer) for one in hypotheses] for hypotheses in found]
+
+    def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[list[float]]:
+        """Log-probability of every token of the given translations, and last of their end.
+
+        Raises:
+            TextTooLong: a text has more tokens than the model reads; nothing is split here.
+        """
+        if len(sources) != len(targets):
+            raise InvalidParameter(
+                f"there are {len(sources)} sources and {len(targets)} targets; every source needs its target"
+            )
+        limit = self.bundle.shape.max_positions
+        pairs = zip(sources, targets, strict=True)
+        ids = [(self.tokenizer.encode(source), self.tokenizer.encode(target)) for source, target in pairs]
+        for index, (source, target) in enumerate(ids):
+            if len(source) > limit or len(target) >= limit:
+                raise TextTooLong(
+                    f"pair {index} has {len(source)} and {len(target)} tokens with the end tokens; the model "
+                    f"reads at most {limit} and scores at most {limit - 1}"
+                )
+        try:
+            return self._engine.score([source for source, _ in ids], [target[:-1] for _, target in ids])
+        except ValueError as error:
+            raise EngineFailure(str(error)) from None
+
+    def options(self, **decoding: Unpack[Decoding]) -> _engine.DecodingOptions:
+        """Engine options: the model's own defaults where nothing is given, everything checked."""
+        return self._request(decoding).options()
+
+    def _request(self, decoding: Decoding) -> Request:
+        return Request(decoding, self.bundle, self.tokenizer)
+
+    def _options(self, request: Request, places: Sequence[tuple[int, int]]) -> _engine.DecodingOptions:
+        """Options of a call whose sentences are these (text, segment)."""
+        call = request.on_token
+        if call is None:
+            return request.options()
+        return request.options(teller(call, places, self.tokenizer))
+
+    def _sources(self, batch: Sequence[Sequence[str]]) -> list[list[int]]:
         sources = [self.tokenizer.ids(pieces) for pieces in batch]
         limit = self.bundle.shape.max_positions
         for index, source in enumerate(sources):
@@ -154,38 +223,9 @@ class Translator:
                 raise TextTooLong(
                     f"sentence {index} has {len(source) - 1} pieces; the model reads at most {limit - 1}"
                 )
-        return [[self._with_pieces(one) for one in found] for found in self._run(sources, options)]
+        return sources
 
-    def options(
-        self,
-        *,
-        beam_size: int | None = None,
-        n_best: int = 1,
-        length_penalty: float | None = None,
-        max_length: int | None = None,
-    ) -> _engine.DecodingOptions:
-        """Engine options: the model's own defaults where nothing is given, everything checked."""
-        defaults = self.bundle.generation
-        _whole("n_best", n_best, MAX_BEAM)
-        beam = (
-            max(defaults.beam_size, n_best) if beam_size is None else _whole("beam_size", beam_size, MAX_BEAM)
-        )
-        if n_best > beam:
-            raise InvalidParameter(f"n_best is {n_best}; it can be at most beam_size ({beam})")
-        penalty = defaults.length_penalty if length_penalty is None else length_penalty
-        if isinstance(penalty, bool) or not isinstance(penalty, (int, float)) or not 0 <= penalty <= 10:
-            raise InvalidParameter(f"length_penalty is {penalty!r}; expected a number from 0 to 10")
-        longest = self.bundle.shape.max_positions - 1
-        return _engine.DecodingOptions(
-            beam_size=beam,
-            n_best=n_best,
-            length_penalty=float(penalty),
-            max_length=0 if max_length is None else _whole("max_length", max_length, longest),
-            max_length_ratio=defaults.max_length_ratio,
-            max_length_extra=defaults.max_length_extra,
-        )
-
-    def _translate_texts(self, texts: list[str], options: _engine.DecodingOptions) -> list[Translation]:
+    def _translate_texts(self, texts: list[str], request: Request) -> list[Translation]:
         limit = self.bundle.generation.max_source_tokens
         plans = [cut(clean(text), limit, self.tokenizer.count) for text in texts]
         sources: list[list[int]] = []
@@ -197,68 +237,35 @@ class Translator:
                 if self.tokenizer.knows(ids):
                     places[row, column] = len(sources)
                     sources.append(ids)
-        found = self._run(sources, options)
+        segments = numbered(list(places))
+        prefix = request.prefix()
+        prefixes = [prefix if segment == 0 else [] for _, segment in segments]
+        options = self._options(request, segments)
+        found = self._run(sources, options, prefixes)
         results = []
         for row, (text, plan) in enumerate(zip(texts, plans, strict=True)):
             answers = [found[places[row, at]] if (row, at) in places else None for at in range(len(plan))]
-            results.append(Translation(text, self._joined(plan, answers, options)))
+            results.append(
+                Translation(text, joined_hypotheses(plan, answers, options.length_penalty, self.tokenizer))
+            )
         return results
 
-    def _joined(
-        self,
-        plan: list[Part],
-        answers: list[list[_engine.Hypothesis] | None],
-        options: _engine.DecodingOptions,
-    ) -> tuple[Hypothesis, ...]:
-        """Whole texts: the k-th one takes every segment's k-th hypothesis, or its last."""
-        ranks = max((len(answer) for answer in answers if answer), default=1)
-        joined = []
-        for rank in range(ranks):
-            pieces, chosen = [], []
-            for part, answer in zip(plan, answers, strict=True):
-                if answer is None:
-                    pieces.append(part.text)
-                    continue
-                chosen.append(answer[min(rank, len(answer) - 1)])
-                pieces.append(self.tokenizer.decode(chosen[-1].tokens))
-            joined.append(
-                Hypothesis("".join(pieces), _score(chosen, options), any(one.truncated for one in chosen))
-            )
-        return tuple(joined)
-
-    def _with_pieces(self, hypothesis: _engine.Hypothesis) -> TokenHypothesis:
-        return TokenHypothesis(
-            tokens=tuple(self.tokenizer.pieces(hypothesis.tokens)),
-            score=hypothesis.score,
-            log_probability=hypothesis.log_probability,
-            token_log_probabilities=tuple(hypothesis.token_log_probabilities),
-            truncated=hypothesis.truncated,
-        )
-
     def _run(
-        self, sources: list[list[int]], options: _engine.DecodingOptions
+        self,
+        sources: list[list[int]],
+        options: _engine.DecodingOptions,
+        prefixes: Sequence[Sequence[int]] = (),
     ) -> list[list[_engine.Hypothesis]]:
         if not sources:
             return []
         try:
-            return self._engine.translate(sources, options)
-        except ValueError as error:
+            return self._engine.translate(sources, options, prefixes if any(prefixes) else [])
+        except _engine.Cancelled as error:
+            raise Cancelled(str(error)) from None
+        except _engine.OptionError as error:
+            raise InvalidParameter(str(error)) from None
+        except _engine.EngineError as error:
             raise EngineFailure(str(error)) from None
-
-
-def _score(chosen: list[_engine.Hypothesis], options: _engine.DecodingOptions) -> float:
-    """One segment's own score; for several, the same formula over all their tokens."""
-    if len(chosen) == 1:
-        return chosen[0].score
-    tokens = sum(len(hypothesis.token_log_probabilities) for hypothesis in chosen)
-    total = sum(hypothesis.log_probability for hypothesis in chosen)
-    return float(total / tokens**options.length_penalty) if tokens else 0.0
-
-
-def _whole(name: str, value: int, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise InvalidParameter(f"{name} is {value!r}; expected a whole number from 1 to {most}")
-    return value
 
 
 def engine_architecture(bundle: Bundle) -> _engine.Architecture:

@@ -150,6 +150,9 @@ class ReferenceModel:
         self.sizes = sizes
         self.tensors = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
         self.table: Floats = self.tensors["embedding.table"] * self.tensors["embedding.scale"][:, None]
+        self.attention: dict[
+            str, Floats
+        ] = {}  # decoder layer → (time, source) of the last call, heads averaged
         self._matrices: dict[str, Floats] = {}
 
     def encode(self, source: list[int]) -> Floats:
@@ -253,6 +256,7 @@ class ReferenceModel:
         query = split(self._linear(prefix, "query", self._norm(f"{prefix}.attn_norm", x)))
         key, value = (split(self._linear(prefix, site, states)) for site in ("key", "value"))
         weights = _softmax(query @ key.transpose(0, 2, 1) / math.sqrt(query.shape[-1]))
+        self.attention[prefix] = weights.mean(0)
         mixed = (weights @ value).transpose(1, 0, 2).reshape(x.shape)
         return x + self._linear(prefix, "attn_out", mixed)
 

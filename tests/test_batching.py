@@ -15,7 +15,7 @@ from small_models import SmallModel, sentences, small_model
 from kserve import _engine
 
 # Every number of a hypothesis, so that equality is equality of all bits.
-Exact = tuple[list[int], float, float, list[float], bool]
+Exact = tuple[list[int], float, float, list[float], tuple[bool, bool, bool], bytes]
 
 
 def exact(hypothesis: _engine.Hypothesis) -> Exact:
@@ -24,7 +24,8 @@ def exact(hypothesis: _engine.Hypothesis) -> Exact:
         hypothesis.score,
         hypothesis.log_probability,
         hypothesis.token_log_probabilities,
-        hypothesis.truncated,
+        (hypothesis.truncated, hypothesis.looped, hypothesis.timed_out),
+        b"" if hypothesis.attention is None else hypothesis.attention.tobytes(),
     )
 
 
@@ -66,6 +67,50 @@ def test_dense_model_is_batch_invariant(isa: str) -> None:
     model = small_model("dense")
     sources = sentences(30, model.sizes.vocab_size)
     assert translate(model.engine(isa), sources, 2) == one_by_one(model, isa, sources, 2)
+
+
+FEATURES = {
+    "coverage": _engine.DecodingOptions(
+        beam_size=3, n_best=3, rules=_engine.BeamRules(False, 2.0, 0.5), attention=True
+    ),
+    "rules": _engine.DecodingOptions(
+        beam_size=3,
+        n_best=3,
+        constraints=_engine.Constraints(4, 0.5, [8, 30], no_repeat_ngram=2, repetition_penalty=1.3),
+    ),
+    "loop-guard": _engine.DecodingOptions(
+        beam_size=2, n_best=2, constraints=_engine.Constraints(loop_guard=2)
+    ),
+    "greedy": _engine.DecodingOptions(
+        attention=True,
+        constraints=_engine.Constraints(suppressed=[9], no_repeat_ngram=3, repetition_penalty=1.2),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_batch_equals_singles_with_every_feature(name: str, isa: str) -> None:
+    model, options = small_model("kmatrix"), FEATURES[name]
+    sources = sentences(40, model.sizes.vocab_size)
+    prefixes = [[7 + row % 5] * (row % 3) for row in range(40)]
+    single = model.engine(isa)
+    expected = [
+        [exact(one) for one in single.translate([source], options, [prefix])[0]]
+        for source, prefix in zip(sources, prefixes, strict=True)
+    ]
+    for threads in (1, 2):
+        found = model.engine(isa, threads).translate(sources, options, prefixes)
+        assert [[exact(one) for one in hypotheses] for hypotheses in found] == expected
+
+
+def test_scores_are_batch_invariant(isa: str) -> None:
+    model = small_model("kmatrix")
+    sources = sentences(40, model.sizes.vocab_size)
+    targets = [source[:-1] for source in sentences(40, model.sizes.vocab_size, seed=8, longest=20)]
+    single = model.engine(isa)
+    expected = [single.score([source], [target])[0] for source, target in zip(sources, targets, strict=True)]
+    for threads in (1, 2):
+        assert model.engine(isa, threads).score(sources, targets) == expected
 
 
 def test_equal_sentences_get_equal_translations() -> None:

@@ -104,6 +104,18 @@ def test_json_holds_all_hypotheses(capsysbinary: pytest.CaptureFixture[bytes]) -
     assert told["hypotheses"][0]["text"] == told["text"]
 
 
+def test_options_of_decoding_reach_the_engine(
+    capsysbinary: pytest.CaptureFixture[bytes], translator: Translator
+) -> None:
+    options = ["--prefix", "The dog", "--min-length", "9", "--no-repeat-ngram", "1", "--beam", "3"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["translate", "-m", BUNDLE, *options, HUND])
+    assert stopped.value.code == 0
+    wanted = translator.translate(HUND, prefix="The dog", min_length=9, no_repeat_ngram=1, beam_size=3)
+    assert capsysbinary.readouterr().out.decode() == wanted.text + "\n"
+    assert wanted.text.startswith("The dog")
+
+
 def test_info_for_a_person_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["info", BUNDLE])
@@ -157,6 +169,10 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert "--json" in error
     code, error = fails(capsys, "translate", "-m", BUNDLE, "--beam", "0", "Hund")
     assert "beam_size is 0" in error
+    code, error = fails(capsys, "translate", "-m", BUNDLE, "--loop-guard", "1", "Hund")
+    assert "loop_guard is 1" in error
+    code, error = fails(capsys, "translate", "-m", BUNDLE, "--suppress", "不", "Hund")
+    assert "suppress holds '不'" in error
     code, error = fails(capsys, "serve", "-m", BUNDLE, "--port", "99999")
     assert "KSERVE_PORT" in error
     code, error = fails(

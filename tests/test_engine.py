@@ -188,15 +188,10 @@ def test_architecture_and_options_are_readable() -> None:
 
 
 @pytest.mark.parametrize("beam", [1, 3])
-def test_minimum_length_holds_the_end_back(isa: str, beam: int) -> None:
-    """With the same maximum it forces the length; below it the end token costs nothing."""
+def test_suppressing_the_end_token_forces_the_length(isa: str, beam: int) -> None:
     engine = small_model("kmatrix").engine(isa)
     sources = sentences(6, small_model("kmatrix").sizes.vocab_size)
-    forced = _engine.DecodingOptions(beam_size=beam, min_length=9, max_length=9)
-    assert [len(best[0].tokens) for best in engine.translate(sources, forced)] == [9] * 6
-    free = engine.translate(sources, _engine.DecodingOptions(beam_size=beam))
-    least = min(len(best[0].tokens) for best in free)
-    same = engine.translate(sources, _engine.DecodingOptions(beam_size=beam, min_length=min(least, 1)))
-    assert [best[0].tokens for best in same] == [best[0].tokens for best in free]
-    longer = engine.translate(sources, _engine.DecodingOptions(beam_size=beam, min_length=least + 2))
-    assert min(len(best[0].tokens) for best in longer) >= least + 2
+    no_end = _engine.Constraints(suppressed=[2])
+    forced = _engine.DecodingOptions(beam_size=beam, max_length=9, constraints=no_end)
+    found = [best[0] for best in engine.translate(sources, forced)]
+    assert [(len(best.tokens), best.truncated) for best in found] == [(9, True)] * 6

@@ -16,6 +16,8 @@ PACKAGE = Path(kserve.__file__).parent
 def test_public_names() -> None:
     assert kserve.__all__ == [
         "BundleError",
+        "CancelToken",
+        "Cancelled",
         "Hypothesis",
         "InputError",
         "KserveError",

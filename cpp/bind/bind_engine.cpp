@@ -6,10 +6,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "bind/bind_options.h"
 #include "bind/module.h"
 #include "engine/error.h"
 #include "engine/scheduler.h"
@@ -135,47 +137,19 @@ void bind_architecture(py::module_& module) {
       .def_readonly("linear", &Architecture::linear);
 }
 
-void bind_decoding(py::module_& module) {
-  const auto make = [](std::int64_t beam_size, std::int64_t n_best, double length_penalty,
-                       std::int64_t max_length, double max_length_ratio, std::int64_t max_length_extra,
-                       std::int64_t max_batch_tokens, std::int64_t min_length) {
-    return DecodingOptions{beam_size,        n_best,           length_penalty,   max_length,
-                           max_length_ratio, max_length_extra, max_batch_tokens, min_length};
-  };
-  const DecodingOptions defaults;
-  py::class_<DecodingOptions>(module, "DecodingOptions", "How to decode; checked when a call uses them.")
-      .def(py::init(make), py::arg("beam_size") = defaults.beam_size, py::arg("n_best") = defaults.n_best,
-           py::arg("length_penalty") = defaults.length_penalty, py::arg("max_length") = defaults.max_length,
-           py::arg("max_length_ratio") = defaults.max_length_ratio,
-           py::arg("max_length_extra") = defaults.max_length_extra,
-           py::arg("max_batch_tokens") = defaults.max_batch_tokens,
-           py::arg("min_length") = defaults.min_length)
-      .def_readonly("beam_size", &DecodingOptions::beam_size)
-      .def_readonly("n_best", &DecodingOptions::n_best)
-      .def_readonly("length_penalty", &DecodingOptions::length_penalty)
-      .def_readonly("max_length", &DecodingOptions::max_length,
-                    "Tokens with the end token; 0: from the source.")
-      .def_readonly("max_length_ratio", &DecodingOptions::max_length_ratio)
-      .def_readonly("max_length_extra", &DecodingOptions::max_length_extra)
-      .def_readonly("max_batch_tokens", &DecodingOptions::max_batch_tokens,
-                    "Source tokens times beam that are worked on together.")
-      .def_readonly("min_length", &DecodingOptions::min_length,
-                    "Target tokens before the end token is allowed.");
-  py::class_<Hypothesis>(module, "Hypothesis", "One translation of a sentence.")
-      .def_readonly("tokens", &Hypothesis::tokens, "Without begin and end.")
-      .def_readonly("score", &Hypothesis::score, "log_probability / length ** length_penalty")
-      .def_readonly("log_probability", &Hypothesis::log_probability)
-      .def_readonly("token_log_probabilities", &Hypothesis::token_log_probabilities,
-                    "One a token; the end token's is last, unless truncated.")
-      .def_readonly("truncated", &Hypothesis::truncated, "The length cap came before the end token.");
-}
-
 using Translations = std::vector<std::vector<Hypothesis>>;
 
 Translations translate(const HeldEngine& held, const std::vector<Sentence>& sources,
-                       const DecodingOptions& options) {
+                       const DecodingOptions& options, const std::vector<Sentence>& prefixes) {
   const py::gil_scoped_release unlocked;
-  return held.get().translate(sources, options);
+  return held.get().translate(sources, options, prefixes);
+}
+
+std::vector<std::vector<double>> score(const HeldEngine& held, const std::vector<Sentence>& sources,
+                                       const std::vector<Sentence>& targets,
+                                       const std::optional<std::shared_ptr<CancelToken>>& cancel) {
+  const py::gil_scoped_release unlocked;
+  return held.get().score(sources, targets, cancel.value_or(nullptr));
 }
 
 py::array_t<float> encode_source(const HeldEngine& held, const Sentence& source) {
@@ -199,7 +173,9 @@ std::vector<std::string> available_isas() {
 }  // namespace
 
 void bind_engine(py::module_& module) {
-  py::register_exception<Error>(module, "EngineError", PyExc_ValueError);
+  const py::exception<Error> base = py::register_exception<Error>(module, "EngineError", PyExc_ValueError);
+  py::register_exception<OptionError>(module, "OptionError", base);
+  py::register_exception<CancelledError>(module, "Cancelled", base);
   bind_architecture(module);
   bind_decoding(module);
   py::class_<HeldEngine>(module, "Engine",
@@ -207,7 +183,12 @@ void bind_engine(py::module_& module) {
       .def(py::init<const Architecture&, const Arrays&, const std::string&, std::int64_t>(),
            py::arg("architecture"), py::arg("tensors"), py::arg("isa") = "", py::arg("threads") = 1)
       .def("translate", &translate, py::arg("sources"), py::arg("options"),
-           "The n_best translations of every source (token ids, the end id last), best first.")
+           py::arg("prefixes") = std::vector<Sentence>(),
+           "The n_best translations of every source (token ids, the end id last), best first. prefixes: "
+           "tokens "
+           "that each target must begin with, or none.")
+      .def("score", &score, py::arg("sources"), py::arg("targets"), py::arg("cancel") = py::none(),
+           "Log-probabilities of the tokens of given targets, and of the end token after each.")
       .def("encode", &encode_source, py::arg("source"),
            "The encoder's states of one source, (time, d_model).")
       .def_property_readonly("isa", [](const HeldEngine& held) { return std::string(held.get().isa()); })

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
-#include <numeric>
 #include <string>
 #include <utility>
 
@@ -12,140 +10,136 @@
 namespace kserve {
 namespace {
 
-constexpr std::int64_t kMaxBeam = 128;
-constexpr std::int64_t kMaxLength = std::int64_t{1} << 20;
-constexpr std::int64_t kMaxBatchTokens = 65536;
-constexpr float kNever = -std::numeric_limits<float>::infinity();
-// A finished list takes fewer than `beam` before its last step and at most `beam` ended and `beam` cut in it.
-constexpr std::size_t kFinishedPerBeam = 3;
-
-void require_range(const char* name, std::int64_t got, std::int64_t low, std::int64_t high) {
-  if (got >= low && got <= high) return;
-  throw OptionError(std::string(name) + " is " + std::to_string(got) + ", wanted " + std::to_string(low) +
-                    " to " + std::to_string(high));
+std::size_t total_cap(const std::vector<Task>& tasks) {
+  std::size_t total = 0;
+  for (const Task& task : tasks) total += task.cap;
+  return total;
 }
 
-void require_range(const char* name, double got, double low, double high) {
-  if (got >= low && got <= high) return;  // false for NaN
-  throw OptionError(std::string(name) + " is " + std::to_string(got) + ", wanted " + std::to_string(low) +
-                    " to " + std::to_string(high));
+std::size_t longest(const std::vector<Task>& tasks, std::size_t Task::* length) {
+  std::size_t most = 0;
+  for (const Task& task : tasks) most = std::max(most, task.*length);
+  return most;
 }
 
-// Whether any of `size` numbers is above the threshold; without a branch per number, so that it is
-// vectorised.
-bool any_above(const float* numbers, std::size_t size, float threshold) {
-  unsigned any = 0;
-  for (std::size_t i = 0; i < size; ++i) any |= static_cast<unsigned>(numbers[i] > threshold);
-  return any != 0;
+// Nodes of the tree: a step adds one for every hypothesis that goes on, and one for each that the loop guard
+// ends, which leaves its place to the next candidate.
+std::size_t most_nodes(const DecodingOptions& options, std::size_t width, const std::vector<Task>& tasks) {
+  const std::size_t a_step =
+      options.constraints.loop_guard > 0 ? std::max(options.lanes(), width) : options.lanes();
+  return a_step * total_cap(tasks);
+}
+
+std::size_t attention_layer(const DecodingOptions& options, std::size_t layers) {
+  return options.attention_layer < 0 ? layers - 1 : static_cast<std::size_t>(options.attention_layer);
 }
 
 }  // namespace
 
-void check(const DecodingOptions& options, const Architecture& architecture) {
-  // Unknown, begin, padding and at first the end never continue; twice the beam must be found in one row.
-  const std::int64_t blocked = options.min_length > 0 ? 4 : 3;
-  const auto most = (static_cast<std::int64_t>(architecture.vocab_size) - blocked) / 2;
-  require_range("beam_size", options.beam_size, 1, std::max(std::int64_t{1}, std::min(kMaxBeam, most)));
-  require_range("n_best", options.n_best, 1, options.beam_size);
-  require_range("length_penalty", options.length_penalty, 0.0, 10.0);
-  require_range("max_length", options.max_length, 0, kMaxLength);
-  require_range("max_length_ratio", options.max_length_ratio, 0.0, 1000.0);
-  require_range("max_length_extra", options.max_length_extra, 0, kMaxLength);
-  require_range("max_batch_tokens", options.max_batch_tokens, 1, kMaxBatchTokens);
-  require_range("min_length", options.min_length, 0, kMaxLength);
-  if (options.max_length == 0 && options.max_length_extra == 0 && options.max_length_ratio == 0.0) {
-    throw OptionError(
-        "max_length, max_length_ratio and max_length_extra are all 0, so nothing could be "
-        "translated; set one of them");
-  }
-}
-
-std::size_t length_cap(const DecodingOptions& options, std::size_t max_positions, std::size_t source_tokens) {
-  const double wanted = options.max_length > 0
-                            ? static_cast<double>(options.max_length)
-                            : std::ceil(options.max_length_ratio * static_cast<double>(source_tokens)) +
-                                  static_cast<double>(options.max_length_extra);
-  return static_cast<std::size_t>(std::min(wanted, static_cast<double>(max_positions - 1)));
-}
-
-std::size_t select_largest(const float* numbers, std::size_t size, std::size_t count, std::int32_t* best) {
-  constexpr std::size_t kBlock = 64;
-  std::size_t found = 0;
-  float threshold = kNever;  // the smallest of the taken ones, once there are `count`
-  for (std::size_t base = 0; base < size; base += kBlock) {
-    const std::size_t end = std::min(base + kBlock, size);
-    if (!any_above(numbers + base, end - base, threshold)) continue;
-    for (std::size_t i = base; i < end; ++i) {
-      if (!(numbers[i] > threshold)) continue;
-      std::size_t place = found < count ? found++ : count - 1;
-      for (; place > 0 && numbers[best[place - 1]] < numbers[i]; --place) best[place] = best[place - 1];
-      best[place] = static_cast<std::int32_t>(i);
-      if (found == count) threshold = numbers[best[count - 1]];
-    }
-  }
-  return found;
-}
-
-Search::Search(const DecodingOptions& options, const Model& model, std::vector<std::size_t> caps,
-               Arena& arena)
+Search::Search(const DecodingOptions& options, const Model& model, std::vector<Task> tasks, Arena& arena)
     : options_(options),
-      table_(*model.table),
-      vocab_(model.weights.architecture.vocab_size),
+      tasks_(std::move(tasks)),
       ring_(model.weights.max_decoder_taps()),
       beam_(static_cast<std::size_t>(options.beam_size)),
       width_(beam_ == 1 ? 1 : 2 * beam_),
-      caps_(std::move(caps)) {
-  const std::size_t rows = caps_.size() * beam_;
+      wanted_(static_cast<std::size_t>(std::ceil(static_cast<double>(beam_) * options.rules.patience))),
+      attention_layer_(attention_layer(options, model.weights.decoder.size())),
+      chooser_(options, model.weights.architecture.vocab_size, width_, longest(tasks_, &Task::cap), arena),
+      tree_({most_nodes(options, width_, tasks_), tasks_.size(), static_cast<std::size_t>(options.n_best)},
+            arena) {
   current_ = take_rows(arena);
   next_ = take_rows(arena);
-  candidates_ = arena.take<Candidate>(rows * width_);
-  best_ = arena.take<std::int32_t>(width_);
-  nodes_ = arena.take<Node>(beam_ * std::accumulate(caps_.begin(), caps_.end(), std::size_t{0}));
-  finished_ = arena.take<Finished>(kFinishedPerBeam * rows);
-  finished_counts_ = arena.take<std::size_t>(caps_.size());
+  candidates_ = arena.take<Candidate>(max_rows() * width_);
+  counts_ = arena.take<std::size_t>(max_rows());
+  if (options.keeps_attention()) {
+    const std::size_t source = longest(tasks_, &Task::source_tokens);
+    attention_.emplace(AttentionRecord::Sizes{longest(tasks_, &Task::cap), max_rows(), source}, arena);
+  }
 }
 
 Search::Rows Search::take_rows(Arena& arena) const {
-  const std::size_t rows = caps_.size() * beam_;
-  return {arena.take<std::int32_t>(rows), arena.take<std::int32_t>(rows),
-          arena.take<std::int32_t>(rows), arena.take<std::int32_t>(rows * ring_),
-          arena.take<double>(rows),       0};
+  const std::size_t rows = max_rows();
+  return {arena.take<std::int32_t>(rows),
+          arena.take<std::int32_t>(rows),
+          arena.take<std::int32_t>(rows),
+          arena.take<std::int32_t>(rows),
+          arena.take<std::int32_t>(rows * ring_),
+          arena.take<double>(rows),
+          0};
 }
 
 void Search::begin() {
-  for (std::size_t s = 0; s < caps_.size(); ++s) {
-    current_.tokens[s] = kBeginId;
-    current_.sentences[s] = static_cast<std::int32_t>(s);
-    current_.nodes[s] = -1;
-    current_.sums[s] = 0.0;
-    std::fill_n(current_.ancestors + s * ring_, ring_, static_cast<std::int32_t>(s));
-    finished_counts_[s] = 0;
+  const std::size_t samples = options_.sampling ? options_.lanes() : 1;
+  current_.count = tasks_.size() * samples;
+  for (std::size_t row = 0; row < current_.count; ++row) {
+    current_.tokens[row] = kBeginId;
+    current_.sentences[row] = static_cast<std::int32_t>(row / samples);
+    current_.samples[row] = static_cast<std::int32_t>(row % samples);
+    current_.nodes[row] = -1;
+    current_.sums[row] = 0.0;
+    std::fill_n(current_.ancestors + row * ring_, ring_, static_cast<std::int32_t>(row));
   }
-  current_.count = caps_.size();
   position_ = 0;
-  node_count_ = 0;
+  chooser_.begin();
+  tree_.begin();
 }
 
 StepRows Search::rows() const {
-  return {position_, current_.count, current_.tokens, current_.sentences, current_.ancestors};
+  StepRows rows;
+  rows.position = position_;
+  rows.count = current_.count;
+  rows.tokens = current_.tokens;
+  rows.sentences = current_.sentences;
+  rows.ancestors = current_.ancestors;
+  if (attention_) attention_->receive(rows, attention_layer_);
+  return rows;
 }
 
-void Search::rank(std::size_t first, std::size_t count, float* logits) {
-  for (std::size_t i = 0; i < count; ++i, logits += vocab_) {
-    const std::size_t row = first + i;
-    const double total = static_cast<double>(table_.log_sum_exp(logits, vocab_));
-    for (std::int32_t id : {kUnknownId, kBeginId, kPaddingId}) logits[id] = kNever;
-    if (position_ < static_cast<std::size_t>(options_.min_length)) logits[kEndId] = kNever;
-    if (!std::isfinite(total) || select_largest(logits, vocab_, width_, best_) != width_) {
-      throw NumericError("the model's output is not finite at target position " + std::to_string(position_) +
-                         "; its weights are damaged or too large, check the bundle");
-    }
-    for (std::size_t w = 0; w < width_; ++w) {
-      const double log_probability = static_cast<double>(logits[best_[w]]) - total;
-      candidates_[row * width_ + w] = {current_.sums[row] + log_probability, log_probability, best_[w],
-                                       static_cast<std::int32_t>(row)};
-    }
+std::int32_t Search::forced_token(std::size_t row) const {
+  const Task& task = task_of(row);
+  if (position_ < task.prefix.size()) return task.prefix[position_];
+  return task.ends_after_prefix ? kEndId : -1;
+}
+
+TokenRequest Search::request(std::size_t row) const {
+  const std::int32_t forced = forced_token(row);
+  return forced >= 0 ? TokenRequest{0, false, forced} : chooser_.request(position_);
+}
+
+void Search::require_finite(std::size_t row, const TokenScores& scores) const {
+  if (std::isfinite(scores.log_sum_exp) && std::isfinite(scores.token_logit) &&
+      scores.count == request(row).best) {
+    return;
   }
+  throw NumericError("the model's output is not finite at target position " + std::to_string(position_) +
+                     " of sentence " + std::to_string(task_of(row).index) +
+                     "; its weights are damaged or too large, check the bundle");
+}
+
+void Search::rank(std::size_t row, const TokenScores& scores) {
+  require_finite(row, scores);
+  counts_[row] = 0;
+  const std::int32_t forced = forced_token(row);
+  if (forced >= 0) {
+    const double log_probability =
+        static_cast<double>(scores.token_logit) - static_cast<double>(scores.log_sum_exp);
+    add_candidate(row, {log_probability, log_probability, 0.0, forced});
+    return;
+  }
+  const std::uint64_t sentence =
+      (options_.sampling ? options_.sampling->first_sentence : 0) + task_of(row).index;
+  const Chooser::Situation situation{
+      current_.nodes[row],
+      position_,
+      position_ + 1 >= task_of(row).floor,
+      {sentence, static_cast<std::uint64_t>(current_.samples[row]), position_}};
+  const Chooser::Choices choices = chooser_.choose(scores, situation, tree_);
+  for (std::size_t i = 0; i < choices.count; ++i) add_candidate(row, choices.first[i]);
+}
+
+void Search::add_candidate(std::size_t row, const Choice& choice) {
+  candidates_[row * width_ + counts_[row]++] = {current_.sums[row] + choice.ranked, choice.log_probability,
+                                                choice.id, static_cast<std::int32_t>(row)};
 }
 
 bool Search::before(const Candidate& a, const Candidate& b) {
@@ -158,56 +152,104 @@ void Search::advance() {
   std::size_t first = 0;
   while (first < current_.count) {
     std::size_t end = first + 1;
-    while (end < current_.count && current_.sentences[end] == current_.sentences[first]) ++end;
-    advance_sentence(first, end);
+    if (options_.sampling) {
+      advance_sample(first);
+    } else {
+      while (end < current_.count && current_.sentences[end] == current_.sentences[first]) ++end;
+      advance_sentence(first, end);
+    }
     first = end;
   }
   std::swap(current_, next_);
   ++position_;
 }
 
-// Rows first ... end-1 are the hypotheses of one sentence.
+// A sample goes on or ends whatever the others do.
+void Search::advance_sample(std::size_t row) {
+  const auto sentence = static_cast<std::size_t>(current_.sentences[row]);
+  const Candidate& candidate = candidates_[row * width_];
+  if (candidate.id == kEndId) {
+    end(candidate, sentence, Ending::kEndToken);
+  } else if (position_ + 1 >= tasks_[sentence].cap) {
+    end(candidate, sentence, Ending::kCap);
+  } else {
+    keep(candidate, sentence);
+  }
+}
+
+// Moves the candidates of rows first ... end - 1 together, from first * width on; returns how many.
+std::size_t Search::gather_candidates(std::size_t first, std::size_t end) {
+  Candidate* next = candidates_ + first * width_;
+  for (std::size_t row = first; row < end; ++row) {
+    next = std::copy_n(candidates_ + row * width_, counts_[row], next);
+  }
+  return static_cast<std::size_t>(next - (candidates_ + first * width_));
+}
+
+// Rows first ... end - 1 are the hypotheses of one sentence.
 void Search::advance_sentence(std::size_t first, std::size_t end) {
   const auto sentence = static_cast<std::size_t>(current_.sentences[first]);
+  const std::size_t total = gather_candidates(first, end), looked_at = std::min(width_, total);
   Candidate* const begin = candidates_ + first * width_;
-  std::partial_sort(begin, begin + width_, candidates_ + end * width_, before);
-  for (std::size_t rank = 0; rank < std::min(beam_, width_); ++rank) {
-    if (begin[rank].id == kEndId) finish(begin[rank], sentence);
+  std::partial_sort(begin, begin + looked_at, begin + total, before);
+  for (std::size_t rank = 0; rank < std::min(beam_, looked_at); ++rank) {
+    if (begin[rank].id == kEndId) this->end(begin[rank], sentence, Ending::kEndToken);
   }
-  if (finished_counts_[sentence] >= beam_) return;
-  const bool at_cap = position_ + 1 >= caps_[sentence];
-  std::size_t kept = 0;
-  for (std::size_t rank = 0; rank < width_ && kept < beam_; ++rank) {
+  if (options_.rules.early_stop && tree_.ended(sentence) >= wanted_) return;
+  const bool at_cap = position_ + 1 >= tasks_[sentence].cap;
+  const std::size_t before = next_.count;
+  std::size_t cut = 0;
+  for (std::size_t rank = 0; rank < looked_at && next_.count - before + cut < beam_; ++rank) {
     if (begin[rank].id == kEndId) continue;
-    ++kept;
     if (at_cap) {
-      truncate(begin[rank], sentence);
+      this->end(begin[rank], sentence, Ending::kCap);
+      ++cut;
     } else {
       keep(begin[rank], sentence);
     }
   }
+  if (next_.count > before && is_beaten(sentence, next_.sums[before])) next_.count = before;
 }
 
-double Search::score(double sum, std::size_t length) const {
-  return sum / std::pow(static_cast<double>(length), options_.length_penalty);
+// Whether nothing that goes on from this sum of log-probabilities can be among the n_best any more: a sum
+// only falls, and the longest hypothesis divides it by most.
+bool Search::is_beaten(std::size_t sentence, double sum) const {
+  if (tree_.kept(sentence) < static_cast<std::size_t>(options_.n_best)) return false;
+  return tree_.settled(sentence, normalised(sum, tasks_[sentence].cap));
 }
 
-void Search::finish(const Candidate& candidate, std::size_t sentence) {
-  Finished& slot = finished_[sentence * kFinishedPerBeam * beam_ + finished_counts_[sentence]++];
-  slot = {candidate.sum, score(candidate.sum, position_ + 1), candidate.log_probability,
-          current_.nodes[candidate.row], false};
+double Search::normalised(double sum, std::size_t length) const {
+  return length == 0 ? 0.0 : sum / std::pow(static_cast<double>(length), options_.length_penalty);
 }
 
-void Search::truncate(const Candidate& candidate, std::size_t sentence) {
-  Finished& slot = finished_[sentence * kFinishedPerBeam * beam_ + finished_counts_[sentence]++];
-  slot = {candidate.sum, score(candidate.sum, position_ + 1), 0.0, add_node(candidate), true};
+// Takes a hypothesis with its candidate as it is. An end token stays outside the tree.
+void Search::end(const Candidate& candidate, std::size_t sentence, Ending ending) {
+  const bool has_end = ending == Ending::kEndToken;
+  const std::int32_t node = has_end ? current_.nodes[candidate.row] : add_node(candidate, sentence);
+  finish(sentence, candidate.sum,
+         {0.0, has_end ? candidate.log_probability : 0.0, node, candidate.row, position_ + 1, ending});
+}
+
+void Search::finish(std::size_t sentence, double sum, Finished finished) {
+  finished.score = normalised(sum, finished.length);
+  if (options_.rules.coverage_penalty > 0.0) {
+    finished.score += options_.rules.coverage_penalty *
+                      attention_->coverage(tree_, finished, tasks_[sentence].source_tokens);
+  }
+  tree_.finish(sentence, finished);
 }
 
 void Search::keep(const Candidate& candidate, std::size_t sentence) {
+  const std::int32_t node = add_node(candidate, sentence);
+  if (chooser_.loops(node, tree_)) {
+    finish(sentence, candidate.sum, {0.0, 0.0, node, candidate.row, position_ + 1, Ending::kLoop});
+    return;
+  }
   const std::size_t row = next_.count++;
   next_.tokens[row] = candidate.id;
   next_.sentences[row] = static_cast<std::int32_t>(sentence);
-  next_.nodes[row] = add_node(candidate);
+  next_.samples[row] = current_.samples[candidate.row];
+  next_.nodes[row] = node;
   next_.sums[row] = candidate.sum;
   const std::int32_t* parent = current_.ancestors + static_cast<std::size_t>(candidate.row) * ring_;
   std::int32_t* ancestors = next_.ancestors + row * ring_;
@@ -215,29 +257,30 @@ void Search::keep(const Candidate& candidate, std::size_t sentence) {
   ancestors[(position_ + 1) % ring_] = static_cast<std::int32_t>(row);
 }
 
-std::int32_t Search::add_node(const Candidate& candidate) {
-  nodes_[node_count_] = {candidate.log_probability, current_.nodes[candidate.row], candidate.id};
-  return node_count_++;
+std::int32_t Search::add_node(const Candidate& candidate, std::size_t sentence) {
+  if (options_.control.on_token) {
+    options_.control.on_token(static_cast<std::int64_t>(tasks_[sentence].index), candidate.id);
+  }
+  return tree_.add({candidate.log_probability, current_.nodes[candidate.row], candidate.id, candidate.row});
+}
+
+void Search::stop() {
+  for (std::size_t row = 0; row < current_.count; ++row) {
+    finish(static_cast<std::size_t>(current_.sentences[row]), current_.sums[row],
+           {0.0, 0.0, current_.nodes[row], -1, position_, Ending::kDeadline});
+  }
+  current_.count = 0;
 }
 
 std::vector<Hypothesis> Search::result(std::size_t sentence) const {
-  const Finished* finished = finished_ + sentence * kFinishedPerBeam * beam_;
-  std::vector<const Finished*> order(finished_counts_[sentence]);
-  std::iota(order.begin(), order.end(), finished);
-  std::stable_sort(order.begin(), order.end(),
-                   [](const Finished* a, const Finished* b) { return a->score > b->score; });
-  order.resize(std::min(order.size(), static_cast<std::size_t>(options_.n_best)));
   std::vector<Hypothesis> hypotheses;
-  for (const Finished* best : order) {
-    Hypothesis hypothesis{{}, best->score, best->sum, {}, best->truncated};
-    if (!best->truncated) hypothesis.token_log_probabilities.push_back(best->end_log_probability);
-    for (std::int32_t node = best->node; node >= 0; node = nodes_[node].parent) {
-      hypothesis.tokens.push_back(nodes_[node].token);
-      hypothesis.token_log_probabilities.push_back(nodes_[node].log_probability);
-    }
-    std::reverse(hypothesis.tokens.begin(), hypothesis.tokens.end());
-    std::reverse(hypothesis.token_log_probabilities.begin(), hypothesis.token_log_probabilities.end());
-    hypotheses.push_back(std::move(hypothesis));
+  for (std::size_t rank = 0; rank < tree_.kept(sentence); ++rank) {
+    const Finished& finished = tree_.best(sentence, rank);
+    hypotheses.push_back(tree_.spell(finished));
+    if (!options_.attention) continue;
+    Hypothesis& hypothesis = hypotheses.back();
+    hypothesis.source_tokens = tasks_[sentence].source_tokens;
+    hypothesis.attention = attention_->spell(tree_, finished, hypothesis.source_tokens);
   }
   return hypotheses;
 }

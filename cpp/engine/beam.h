@@ -1,61 +1,54 @@
-// Greedy and beam search over the log-probabilities of the output layer (docs/design.md, "Decoding").
+// Greedy and beam search and sampling over the output layer's answers (docs/design.md, "Decoding").
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
-#include "engine/arena.h"
+#include "engine/attention_record.h"
+#include "engine/chooser.h"
 #include "engine/decoder.h"
+#include "engine/hypotheses.h"
+#include "engine/options.h"
 
 namespace kserve {
 
-struct DecodingOptions {
-  std::int64_t beam_size = 1;
-  std::int64_t n_best = 1;
-  double length_penalty = 1.0;
-  std::int64_t max_length = 0;  // tokens with the end token; 0: from the next two
-  double max_length_ratio = 2.0;
-  std::int64_t max_length_extra = 10;
-  std::int64_t max_batch_tokens = 4096;  // source tokens times beam that are worked on together
-  std::int64_t min_length = 0;           // tokens before the end token is allowed
+// One sentence of a group.
+struct Task {
+  std::size_t index = 0;  // in the call
+  std::size_t source_tokens = 0;
+  std::size_t cap = 0, floor = 0;    // most and fewest tokens, end token included
+  std::vector<std::int32_t> prefix;  // tokens that the target begins with
+  bool ends_after_prefix = false;    // the end token follows at once: the prefix is only scored
 };
-
-// Throws OptionError, naming the option, what it is and what it may be.
-void check(const DecodingOptions& options, const Architecture& architecture);
-
-// Most tokens, end token included, that a translation of `source_tokens` tokens may have.
-std::size_t length_cap(const DecodingOptions& options, std::size_t max_positions, std::size_t source_tokens);
-
-struct Hypothesis {
-  std::vector<std::int32_t> tokens;             // without begin and end
-  double score = 0.0;                           // log_probability / length ** length_penalty
-  double log_probability = 0.0;                 // sum of token_log_probabilities
-  std::vector<double> token_log_probabilities;  // of the tokens and, unless truncated, the end token
-  bool truncated = false;                       // the length cap came before the end token
-};
-
-// Writes the ids of the `count` largest of `size` numbers to `best`, largest first, equal ones by ascending
-// id. Numbers that are -infinity or NaN are never taken. Returns how many were found.
-std::size_t select_largest(const float* numbers, std::size_t size, std::size_t count, std::int32_t* best);
 
 // The hypotheses of a group of sentences. Only indices and scores move from step to step.
 class Search {
  public:
-  // caps: length cap of each sentence. Memory comes from the arena; begin() fills it.
-  Search(const DecodingOptions& options, const Model& model, std::vector<std::size_t> caps, Arena& arena);
+  // Memory comes from the arena; begin() fills it.
+  Search(const DecodingOptions& options, const Model& model, std::vector<Task> tasks, Arena& arena);
 
-  // One empty hypothesis for every sentence.
+  // One empty hypothesis for every sentence, or one for every sample.
   void begin();
 
   // The hypotheses that wait for a step; count 0 when all sentences are done.
   StepRows rows() const;
 
-  // Picks the candidates of rows first ... first + count - 1. logits (count, vocab) are changed.
-  void rank(std::size_t first, std::size_t count, float* logits);
+  // No request asks for more than this one.
+  TokenRequest largest_request() const { return chooser_.largest_request(); }
+
+  // What must be known of the output layer to rank a row.
+  TokenRequest request(std::size_t row) const;
+
+  // Picks the candidates of a row. Every row is ranked once, in any order.
+  void rank(std::size_t row, const TokenScores& scores);
 
   // Chooses, once every row is ranked, what ends and what goes on.
   void advance();
+
+  // The deadline: takes the hypotheses as they are.
+  void stop();
 
   // The best n_best translations of a sentence, best first.
   std::vector<Hypothesis> result(std::size_t sentence) const;
@@ -63,52 +56,52 @@ class Search {
  private:
   // A way to go on from a row.
   struct Candidate {
-    double sum;              // log-probability of the hypothesis with this token
+    double sum;              // of the hypothesis with this token, as compared
     double log_probability;  // of this token
     std::int32_t id, row;
-  };
-  // A token of a hypothesis; hypotheses that begin alike share nodes.
-  struct Node {
-    double log_probability;
-    std::int32_t parent;  // -1 before the first token
-    std::int32_t token;
-  };
-  struct Finished {
-    double sum, score, end_log_probability;
-    std::int32_t node;  // the last token before the end, -1 for none
-    bool truncated;
   };
   // Structure of arrays over the live hypotheses.
   struct Rows {
     std::int32_t* tokens;
     std::int32_t* sentences;
+    std::int32_t* samples;  // which of its sentence's samples, 0 in a beam
     std::int32_t* nodes;
     std::int32_t* ancestors;  // (rows, ring), see StepRows
     double* sums;
     std::size_t count;
   };
 
+  std::size_t max_rows() const { return tasks_.size() * options_.lanes(); }
   Rows take_rows(Arena& arena) const;
+  const Task& task_of(std::size_t row) const {
+    return tasks_[static_cast<std::size_t>(current_.sentences[row])];
+  }
+  std::int32_t forced_token(std::size_t row) const;
+  void require_finite(std::size_t row, const TokenScores& scores) const;
+  void add_candidate(std::size_t row, const Choice& choice);
   static bool before(const Candidate& a, const Candidate& b);
+  std::size_t gather_candidates(std::size_t first, std::size_t end);
   void advance_sentence(std::size_t first, std::size_t end);
-  void finish(const Candidate& candidate, std::size_t sentence);
-  void truncate(const Candidate& candidate, std::size_t sentence);
+  void advance_sample(std::size_t row);
+  bool is_beaten(std::size_t sentence, double sum) const;
   void keep(const Candidate& candidate, std::size_t sentence);
-  std::int32_t add_node(const Candidate& candidate);
-  double score(double sum, std::size_t length) const;
+  void end(const Candidate& candidate, std::size_t sentence, Ending ending);
+  std::int32_t add_node(const Candidate& candidate, std::size_t sentence);
+  void finish(std::size_t sentence, double sum, Finished finished);
+  double normalised(double sum, std::size_t length) const;
 
   const DecodingOptions& options_;
-  const kernels::KernelTable& table_;
-  std::size_t vocab_, ring_, beam_, width_;  // width: candidates taken from every row
+  std::vector<Task> tasks_;
+  std::size_t ring_, beam_, width_;  // width: candidates taken from every row
+  std::size_t wanted_;               // so many hypotheses end a sentence's search when they have ended
+  std::size_t attention_layer_;
   std::size_t position_ = 0;
-  std::vector<std::size_t> caps_;
+  Chooser chooser_;
+  HypothesisTree tree_;
+  std::optional<AttentionRecord> attention_;
   Rows current_, next_;
   Candidate* candidates_;  // (rows, width)
-  std::int32_t* best_;     // (width)
-  Node* nodes_;
-  std::int32_t node_count_ = 0;
-  Finished* finished_;            // (sentences, 3 * beam)
-  std::size_t* finished_counts_;  // (sentences)
+  std::size_t* counts_;    // (rows) candidates of each
 };
 
 }  // namespace kserve

@@ -3,6 +3,18 @@
 #include <algorithm>
 
 namespace kserve {
+namespace {
+
+// mean (length) = the mean over heads of shares (heads, length), added in the order of the heads.
+void average_heads(const float* shares, std::size_t heads, std::size_t length, float* mean) {
+  std::copy_n(shares, length, mean);
+  for (std::size_t h = 1; h < heads; ++h) {
+    for (std::size_t i = 0; i < length; ++i) mean[i] += shares[h * length + i];
+  }
+  for (std::size_t i = 0; i < length; ++i) mean[i] /= static_cast<float>(heads);
+}
+
+}  // namespace
 
 Decoder::Decoder(const Model& model, const Packed& source, std::size_t max_rows, Arena& arena)
     : model_(model),
@@ -70,10 +82,13 @@ void Decoder::attend(const Blocks& blocks, std::size_t layer, const StepRows& ro
     blocks.queries(block, x_ + r * d_, count, queries);
     for (std::size_t i = 0; i < count; ++i) {
       const auto sentence = static_cast<std::size_t>(rows.sentences[r + i]);
-      const std::size_t first = source_.first[sentence] * d_;
-      model_.table->attention(queries + i * d_, keys(layer) + first, values(layer) + first, d_,
-                              source_.length(sentence), architecture.heads, model_.weights.d_head(),
-                              probabilities_, mixed + i * d_);
+      const std::size_t first = source_.first[sentence] * d_, length = source_.length(sentence);
+      model_.table->attention(queries + i * d_, keys(layer) + first, values(layer) + first, d_, length,
+                              architecture.heads, model_.weights.d_head(), probabilities_, mixed + i * d_);
+      if (rows.attention != nullptr && layer == rows.attention_layer) {
+        average_heads(probabilities_, architecture.heads, length,
+                      rows.attention + (r + i) * rows.attention_stride);
+      }
     }
     blocks.add_linear(block.out, mixed, count, x_ + r * d_);
   }
@@ -90,13 +105,10 @@ void Decoder::step(const Blocks& blocks, const StepRows& rows) {
   }
 }
 
-void Decoder::project(const Blocks& blocks, std::size_t first, std::size_t count, float* logits) const {
-  const Weights& weights = model_.weights;
-  const std::size_t vocab = weights.architecture.vocab_size;
-  float* hidden = blocks.scratch().normed;
-  blocks.norm(weights.decoder_norm, x_ + first * d_, count, hidden);
-  model_.table->project(weights.embedding, weights.embedding_scale, vocab, d_, hidden, d_, count, logits,
-                        vocab);
+const float* Decoder::hidden(const Blocks& blocks, std::size_t first, std::size_t count) const {
+  float* const hidden = blocks.scratch().normed;
+  blocks.norm(model_.weights.decoder_norm, x_ + first * d_, count, hidden);
+  return hidden;
 }
 
 }  // namespace kserve

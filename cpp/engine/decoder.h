@@ -18,6 +18,10 @@ struct StepRows {
   // (count, ring): which row each hypothesis's ancestor was at position p, in slot p % ring; the current
   // position's slot holds the row itself.
   const std::int32_t* ancestors = nullptr;
+  // Where to put the attention of one layer, averaged over heads, (count, attention_stride), or null.
+  float* attention = nullptr;
+  std::size_t attention_stride = 0;
+  std::size_t attention_layer = 0;
 };
 
 class Decoder {
@@ -35,8 +39,9 @@ class Decoder {
   // Moves every row one position on.
   void step(const Blocks& blocks, const StepRows& rows);
 
-  // logits (count, vocab) of rows first ... first + count - 1 of the last step, count <= kChunkRows.
-  void project(const Blocks& blocks, std::size_t first, std::size_t count, float* logits) const;
+  // What the output layer reads of rows first ... first + count - 1 of the last step, (count, d), count <=
+  // kChunkRows; good until the next call of a block.
+  const float* hidden(const Blocks& blocks, std::size_t first, std::size_t count) const;
 
  private:
   void convolve(const Blocks& blocks, std::size_t layer, const StepRows& rows);

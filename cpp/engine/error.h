@@ -29,6 +29,12 @@ class InputError : public Error {
   using Error::Error;
 };
 
+// The caller cancelled the call.
+class CancelledError : public Error {
+ public:
+  using Error::Error;
+};
+
 // The model computed something that is not a number.
 class NumericError : public Error {
  public:

@@ -147,7 +147,8 @@ void Blocks::queries(const AttentionBlock& block, const float* x, std::size_t ro
   linear(block.query, scratch_.normed, rows, y);
 }
 
-void encode(const Model& model, const Blocks& blocks, const Packed& source, const EncoderBuffers& buffers) {
+void encode(const Model& model, const Blocks& blocks, const Packed& source, const EncoderBuffers& buffers,
+            const Watch& watch) {
   const std::size_t d = model.weights.architecture.d_model, total = source.rows();
   for (std::size_t s = 0; s < source.sentences(); ++s) {
     for (std::size_t r = source.first[s]; r < source.first[s + 1]; ++r) {
@@ -155,6 +156,7 @@ void encode(const Model& model, const Blocks& blocks, const Packed& source, cons
     }
   }
   for (const EncoderLayer& layer : model.weights.encoder) {
+    watch.check();
     for (std::size_t r = 0; r < total; r += kChunkRows) {
       blocks.conv_values(layer.conv, buffers.x + r * d, std::min(kChunkRows, total - r),
                          buffers.values + r * d);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/arena.h"
+#include "engine/control.h"
 #include "engine/weights.h"
 
 namespace kserve {
@@ -89,6 +90,8 @@ struct EncoderBuffers {
   float* values = nullptr;  // convolution inputs of the layer at work
 };
 
-void encode(const Model& model, const Blocks& blocks, const Packed& source, const EncoderBuffers& buffers);
+// Throws CancelledError between two layers when the caller has cancelled.
+void encode(const Model& model, const Blocks& blocks, const Packed& source, const EncoderBuffers& buffers,
+            const Watch& watch);
 
 }  // namespace kserve

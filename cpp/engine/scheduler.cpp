@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "engine/error.h"
+#include "engine/group_job.h"
 #include "engine/parallel.h"
 #include "kernels/dispatch.h"
 
@@ -11,14 +12,11 @@ namespace kserve {
 namespace {
 
 constexpr std::int64_t kMaxThreads = 256;
-// Rows whose logits (vocab floats each) exist at one time: enough to use every loaded row of the output table
-// several times, few enough for the second-level cache.
-constexpr std::size_t kLogitRows = 8;
 // A very short sentence costs about as much memory, in histories and search, as one of this many tokens.
 constexpr std::size_t kLeastCost = 16;
 
 std::size_t cost(const Sentence& source, const DecodingOptions& options) {
-  return std::max(source.size(), kLeastCost) * static_cast<std::size_t>(options.beam_size);
+  return std::max(source.size(), kLeastCost) * options.lanes();
 }
 
 std::size_t checked_threads(std::int64_t threads) {
@@ -39,59 +37,10 @@ Packed pack(const std::vector<Sentence>& sources, const std::vector<std::size_t>
   return packed;
 }
 
-EncoderBuffers take_encoder_buffers(const Model& model, const Packed& source, Arena& arena) {
-  const std::size_t numbers = source.rows() * model.weights.architecture.d_model;
-  return {arena.take<float>(numbers), arena.take<float>(numbers)};
-}
-
-// Everything one group needs while it is decoded. Built twice with the same layout: to measure, then to work.
-struct GroupJob {
-  GroupJob(const Model& model, const Packed& source, const DecodingOptions& options, Arena& arena)
-      : scratch(take_scratch(model.weights, arena)),
-        decoder(model, source, source.sentences() * static_cast<std::size_t>(options.beam_size), arena),
-        search(options, model, caps(model, source, options), arena) {
-    const std::size_t mark = arena.mark();
-    encoder = take_encoder_buffers(model, source, arena);
-    arena.rewind(mark);  // the steps begin when the encoder has ended
-    decoder.take_step_buffers(arena);
-    logits = arena.take<float>(kLogitRows * model.weights.architecture.vocab_size);
-  }
-
-  static std::vector<std::size_t> caps(const Model& model, const Packed& source,
-                                       const DecodingOptions& options) {
-    std::vector<std::size_t> caps;
-    for (std::size_t s = 0; s < source.sentences(); ++s) {
-      caps.push_back(length_cap(options, model.weights.architecture.max_positions, source.length(s)));
-    }
-    return caps;
-  }
-
-  void run(const Model& model, const Packed& source) {
-    const Blocks blocks(model, scratch);
-    encode(model, blocks, source, encoder);
-    decoder.attend_to(blocks, encoder.x);
-    search.begin();
-    for (StepRows rows = search.rows(); rows.count > 0; rows = search.rows()) {
-      decoder.step(blocks, rows);
-      for (std::size_t r = 0; r < rows.count; r += kLogitRows) {
-        const std::size_t count = std::min(kLogitRows, rows.count - r);
-        decoder.project(blocks, r, count, logits);
-        search.rank(r, count, logits);
-      }
-      search.advance();
-    }
-  }
-
-  Scratch scratch;
-  Decoder decoder;
-  Search search;
-  EncoderBuffers encoder;
-  float* logits = nullptr;
-};
-
-std::size_t measure(const Model& model, const Packed& source, const DecodingOptions& options) {
+std::size_t measure(const Model& model, const Packed& source, const DecodingOptions& options,
+                    const std::vector<Task>& tasks) {
   Arena counting;
-  const GroupJob job(model, source, options, counting);
+  const GroupJob job(model, source, options, tasks, counting);
   return counting.peak();
 }
 
@@ -119,10 +68,59 @@ void Engine::check_source(const Sentence& source, std::size_t index) const {
                      " tokens, but the model takes at most " + std::to_string(architecture().max_positions) +
                      "; split it");
   }
-  for (std::size_t t = 0; t < source.size(); ++t) {
-    if (source[t] < 0 || source[t] >= static_cast<std::int64_t>(architecture().vocab_size)) {
-      throw InputError(where + " has id " + std::to_string(source[t]) + " at place " + std::to_string(t) +
+  check_ids(source, where);
+}
+
+void Engine::check_ids(const Sentence& ids, const std::string& where) const {
+  for (std::size_t t = 0; t < ids.size(); ++t) {
+    if (ids[t] < 0 || ids[t] >= static_cast<std::int64_t>(architecture().vocab_size)) {
+      throw InputError(where + " has id " + std::to_string(ids[t]) + " at place " + std::to_string(t) +
                        ", wanted 0 to " + std::to_string(architecture().vocab_size - 1));
+    }
+  }
+}
+
+void Engine::check_prefixes(const Call& call, const DecodingOptions& options) const {
+  if (!call.starts.empty() && call.starts.size() != call.sources.size()) {
+    throw InputError("there are " + std::to_string(call.starts.size()) + " prefixes for " +
+                     std::to_string(call.sources.size()) + " sources, wanted one for each, or none");
+  }
+  for (std::size_t i = 0; i < call.starts.size(); ++i) {
+    const Sentence& prefix = call.starts[i];
+    const std::string where = "prefix " + std::to_string(i);
+    check_ids(prefix, where);
+    if (std::any_of(prefix.begin(), prefix.end(), [](std::int64_t id) { return id <= kPaddingId; })) {
+      throw InputError(where +
+                       " holds an id of 0 to 3 (unknown, begin, end, padding), wanted ordinary tokens");
+    }
+    const std::size_t cap = length_cap(options, architecture().max_positions, call.sources[i].size());
+    if (!prefix.empty() && prefix.size() >= cap) {
+      throw OptionError(where + " has " + std::to_string(prefix.size()) + " tokens, but the translation of " +
+                        std::to_string(call.sources[i].size()) + " source tokens may have " +
+                        std::to_string(cap) + " with the end token; shorten it or raise max_length");
+    }
+  }
+}
+
+void Engine::check_targets(const Call& call) const {
+  if (call.starts.size() != call.sources.size()) {
+    throw InputError("there are " + std::to_string(call.starts.size()) + " targets for " +
+                     std::to_string(call.sources.size()) + " sources, wanted one for each");
+  }
+  for (std::size_t i = 0; i < call.starts.size(); ++i) {
+    const Sentence& target = call.starts[i];
+    const std::string where = "target " + std::to_string(i);
+    check_ids(target, where);
+    if (std::any_of(target.begin(), target.end(),
+                    [](std::int64_t id) { return id > kUnknownId && id <= kPaddingId; })) {
+      throw InputError(where +
+                       " holds an id of 1 to 3 (begin, end, padding), wanted the tokens alone; the end "
+                       "token is added");
+    }
+    if (target.size() + 1 >= architecture().max_positions) {
+      throw InputError(where + " has " + std::to_string(target.size()) +
+                       " tokens, but the model scores at most " +
+                       std::to_string(architecture().max_positions - 2) + "; split it");
     }
   }
 }
@@ -153,21 +151,65 @@ std::vector<Engine::Group> Engine::cut(const std::vector<Sentence>& sources,
   return groups;
 }
 
-std::vector<std::vector<Hypothesis>> Engine::translate(const std::vector<Sentence>& sources,
-                                                       const DecodingOptions& options) const {
-  check(options, architecture());
-  for (std::size_t i = 0; i < sources.size(); ++i) check_source(sources[i], i);
-  const std::vector<Group> groups = cut(sources, options);
-  std::vector<std::vector<Hypothesis>> results(sources.size());
+Task Engine::task(const Call& call, const DecodingOptions& options, std::size_t index) const {
+  Task task;
+  task.index = index;
+  task.source_tokens = call.sources[index].size();
+  if (!call.starts.empty()) {
+    for (std::int64_t id : call.starts[index]) task.prefix.push_back(static_cast<std::int32_t>(id));
+  }
+  task.ends_after_prefix = call.ends_after_start;
+  task.cap = call.ends_after_start ? task.prefix.size() + 1
+                                   : length_cap(options, architecture().max_positions, task.source_tokens);
+  task.floor = length_floor(options.constraints, task.cap, task.source_tokens);
+  return task;
+}
+
+std::vector<std::vector<Hypothesis>> Engine::run(const Call& call, const DecodingOptions& options) const {
+  const std::vector<Group> groups = cut(call.sources, options);
+  std::vector<std::vector<Hypothesis>> results(call.sources.size());
+  Watch watch(options.control);
   parallel_for(groups.size(), threads_, [&](std::size_t g) {
-    const Packed packed = pack(sources, groups[g]);
-    WorkspacePool::Lease workspace = pool_.lease();
-    workspace.reserve(measure(model_, packed, options));
-    GroupJob job(model_, packed, options, workspace.arena());
-    job.run(model_, packed);
-    for (std::size_t s = 0; s < groups[g].size(); ++s) results[groups[g][s]] = job.search.result(s);
+    try {
+      const Packed packed = pack(call.sources, groups[g]);
+      std::vector<Task> tasks;
+      for (std::size_t index : groups[g]) tasks.push_back(task(call, options, index));
+      WorkspacePool::Lease workspace = pool_.lease();
+      workspace.reserve(measure(model_, packed, options, tasks));
+      GroupJob job(model_, packed, options, tasks, workspace.arena());
+      job.run(watch);
+      for (std::size_t s = 0; s < groups[g].size(); ++s) results[groups[g][s]] = job.result(s);
+    } catch (...) {
+      watch.fail();
+      throw;
+    }
   });
   return results;
+}
+
+std::vector<std::vector<Hypothesis>> Engine::translate(const std::vector<Sentence>& sources,
+                                                       const DecodingOptions& options,
+                                                       const std::vector<Sentence>& prefixes) const {
+  const Call call{sources, prefixes, false};
+  check(options, architecture());
+  for (std::size_t i = 0; i < sources.size(); ++i) check_source(sources[i], i);
+  check_prefixes(call, options);
+  return run(call, options);
+}
+
+std::vector<std::vector<double>> Engine::score(const std::vector<Sentence>& sources,
+                                               const std::vector<Sentence>& targets,
+                                               const std::shared_ptr<CancelToken>& cancel) const {
+  const Call call{sources, targets, true};
+  for (std::size_t i = 0; i < sources.size(); ++i) check_source(sources[i], i);
+  check_targets(call);
+  DecodingOptions options;
+  options.control.cancel = cancel;
+  std::vector<std::vector<double>> scores;
+  for (const std::vector<Hypothesis>& hypotheses : run(call, options)) {
+    scores.push_back(hypotheses.front().token_log_probabilities);
+  }
+  return scores;
 }
 
 std::vector<float> Engine::encode(const Sentence& source) const {
@@ -182,7 +224,8 @@ std::vector<float> Engine::encode(const Sentence& source) const {
   WorkspacePool::Lease workspace = pool_.lease();
   workspace.reserve(counting.peak());
   const auto [scratch, buffers] = lay_out(workspace.arena());
-  kserve::encode(model_, Blocks(model_, scratch), packed, buffers);
+  const Control control;
+  kserve::encode(model_, Blocks(model_, scratch), packed, buffers, Watch(control));
   return std::vector<float>(buffers.x, buffers.x + packed.rows() * architecture().d_model);
 }
 

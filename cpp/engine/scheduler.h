@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -22,8 +23,16 @@ class Engine {
 
   // The n_best translations of every sentence, best first. May be called from several threads at once. What a
   // sentence becomes does not depend on the others, on their order or on the number of threads.
+  // prefixes: tokens that each target must begin with, or none at all.
   std::vector<std::vector<Hypothesis>> translate(const std::vector<Sentence>& sources,
-                                                 const DecodingOptions& options) const;
+                                                 const DecodingOptions& options,
+                                                 const std::vector<Sentence>& prefixes = {}) const;
+
+  // Log-probability of every token of the given targets (without the end token, which is added) and of the
+  // end token.
+  std::vector<std::vector<double>> score(const std::vector<Sentence>& sources,
+                                         const std::vector<Sentence>& targets,
+                                         const std::shared_ptr<CancelToken>& cancel = nullptr) const;
 
   // The encoder's states of a sentence, (tokens, d).
   std::vector<float> encode(const Sentence& source) const;
@@ -37,7 +46,19 @@ class Engine {
   // Indices of sentences that are decoded together.
   using Group = std::vector<std::size_t>;
 
+  // A call's sentences; starts is empty, or has one for each.
+  struct Call {
+    const std::vector<Sentence>& sources;
+    const std::vector<Sentence>& starts;
+    bool ends_after_start;
+  };
+
+  void check_ids(const Sentence& ids, const std::string& where) const;
   void check_source(const Sentence& source, std::size_t index) const;
+  void check_prefixes(const Call& call, const DecodingOptions& options) const;
+  void check_targets(const Call& call) const;
+  Task task(const Call& call, const DecodingOptions& options, std::size_t index) const;
+  std::vector<std::vector<Hypothesis>> run(const Call& call, const DecodingOptions& options) const;
   std::vector<Group> cut(const std::vector<Sentence>& sources, const DecodingOptions& options) const;
 
   std::size_t threads_;

@@ -7,15 +7,18 @@ import numpy
 import numpy.typing
 import typing
 from . import kernels
-from . import timing
-__all__: list[str] = ['Architecture', 'DecodingOptions', 'Engine', 'EngineError', 'Hypothesis', 'LinearSpec', 'available_isas', 'butterfly_backward', 'butterfly_forward', 'kernels', 'timing']
+__all__: list[str] = ['Architecture', 'BeamRules', 'CancelToken', 'Cancelled', 'Constraints', 'Control', 'DecodingOptions', 'Engine', 'EngineError', 'Hypothesis', 'LinearSpec', 'OptionError', 'Sampling', 'available_isas', 'butterfly_backward', 'butterfly_forward', 'kernels']
 class EngineError(ValueError):
+    pass
+class OptionError(EngineError):
+    pass
+class Cancelled(EngineError):
     pass
 class LinearSpec:
     """
     How the linear layer of one site is stored.
     """
-    def __init__(self, kind: str, width: typing.SupportsInt | typing.SupportsIndex = 1, expansion: typing.SupportsInt | typing.SupportsIndex = 1, precision: str = 'float16') -> None:
+    def __init__(self, kind: str, width: typing.SupportsInt | typing.SupportsIndex = 1, expansion: typing.SupportsInt | typing.SupportsIndex = 1) -> None:
         ...
     def __repr__(self) -> str:
         ...
@@ -24,9 +27,6 @@ class LinearSpec:
         ...
     @property
     def kind(self) -> str:
-        ...
-    @property
-    def precision(self) -> str:
         ...
     @property
     def width(self) -> int:
@@ -64,14 +64,135 @@ class Architecture:
     @property
     def vocab_size(self) -> int:
         ...
+class BeamRules:
+    """
+    When a beam search ends, and what its scores are made of.
+    """
+    def __init__(self, early_stop: bool = True, patience: typing.SupportsFloat | typing.SupportsIndex = 1.0, coverage_penalty: typing.SupportsFloat | typing.SupportsIndex = 0.0) -> None:
+        ...
+    @property
+    def coverage_penalty(self) -> float:
+        ...
+    @property
+    def early_stop(self) -> bool:
+        """
+        End when beam_size * patience hypotheses have ended; else when none can get better.
+        """
+    @property
+    def patience(self) -> float:
+        ...
+class Constraints:
+    """
+    What may come next in a hypothesis.
+    """
+    def __init__(self, min_length: typing.SupportsInt | typing.SupportsIndex = 0, min_length_ratio: typing.SupportsFloat | typing.SupportsIndex = 0.0, suppressed: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], no_repeat_ngram: typing.SupportsInt | typing.SupportsIndex = 0, repetition_penalty: typing.SupportsFloat | typing.SupportsIndex = 1.0, loop_guard: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
+        ...
+    @property
+    def loop_guard(self) -> int:
+        """
+        A hypothesis ends when its last n-gram has come so often in a row; 0: off.
+        """
+    @property
+    def min_length(self) -> int:
+        """
+        Tokens with the end token.
+        """
+    @property
+    def min_length_ratio(self) -> float:
+        """
+        The same, for each source token.
+        """
+    @property
+    def no_repeat_ngram(self) -> int:
+        """
+        No such n-gram twice; 0: off.
+        """
+    @property
+    def repetition_penalty(self) -> float:
+        """
+        Factor of the log-probability of tokens that have come.
+        """
+    @property
+    def suppressed(self) -> list[int]:
+        """
+        Ids that never come.
+        """
+class Sampling:
+    """
+    Draw tokens; n_best tells how many samples of a sentence.
+    """
+    def __init__(self, temperature: typing.SupportsFloat | typing.SupportsIndex = 1.0, top_k: typing.SupportsInt | typing.SupportsIndex = 0, top_p: typing.SupportsFloat | typing.SupportsIndex = 1.0, seed: typing.SupportsInt | typing.SupportsIndex = 0, first_sentence: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
+        ...
+    @property
+    def first_sentence(self) -> int:
+        """
+        Number of the call's first sentence; a sentence's draws depend on its number.
+        """
+    @property
+    def seed(self) -> int:
+        ...
+    @property
+    def temperature(self) -> float:
+        ...
+    @property
+    def top_k(self) -> int:
+        """
+        Only the best k tokens; 0: all.
+        """
+    @property
+    def top_p(self) -> float:
+        """
+        Only the best tokens that hold this share together.
+        """
+class CancelToken:
+    """
+    Ends the calls that hold it within one step; cancel() from any thread.
+    """
+    def __init__(self) -> None:
+        ...
+    def cancel(self) -> None:
+        ...
+    @property
+    def cancelled(self) -> bool:
+        ...
+class Control:
+    """
+    How a call can end before its time.
+    """
+    def __init__(self, cancel: CancelToken | None = None, deadline: typing.SupportsFloat | typing.SupportsIndex = 0.0, on_token: collections.abc.Callable[[int, int], None] | None = None) -> None:
+        ...
+    @property
+    def cancel(self) -> CancelToken | None:
+        ...
+    @property
+    def deadline(self) -> float:
+        """
+        Seconds from the start of the call; 0: none.
+        """
 class DecodingOptions:
     """
     How to decode; checked when a call uses them.
     """
-    def __init__(self, beam_size: typing.SupportsInt | typing.SupportsIndex = 1, n_best: typing.SupportsInt | typing.SupportsIndex = 1, length_penalty: typing.SupportsFloat | typing.SupportsIndex = 1.0, max_length: typing.SupportsInt | typing.SupportsIndex = 0, max_length_ratio: typing.SupportsFloat | typing.SupportsIndex = 2.0, max_length_extra: typing.SupportsInt | typing.SupportsIndex = 10, max_batch_tokens: typing.SupportsInt | typing.SupportsIndex = 4096, min_length: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
+    def __init__(self, beam_size: typing.SupportsInt | typing.SupportsIndex = 1, n_best: typing.SupportsInt | typing.SupportsIndex = 1, length_penalty: typing.SupportsFloat | typing.SupportsIndex = 1.0, max_length: typing.SupportsInt | typing.SupportsIndex = 0, max_length_ratio: typing.SupportsFloat | typing.SupportsIndex = 2.0, max_length_extra: typing.SupportsInt | typing.SupportsIndex = 10, max_batch_tokens: typing.SupportsInt | typing.SupportsIndex = 4096, rules: BeamRules = ..., constraints: Constraints = ..., sampling: Sampling | None = None, attention: bool = False, attention_layer: typing.SupportsInt | typing.SupportsIndex = -1, control: Control = ...) -> None:
         ...
     @property
+    def attention(self) -> bool:
+        """
+        Keep the attention of every token.
+        """
+    @property
+    def attention_layer(self) -> int:
+        """
+        Of this decoder layer; -1: the last.
+        """
+    @property
     def beam_size(self) -> int:
+        ...
+    @property
+    def constraints(self) -> Constraints:
+        ...
+    @property
+    def control(self) -> Control:
         ...
     @property
     def length_penalty(self) -> float:
@@ -93,24 +214,45 @@ class DecodingOptions:
     def max_length_ratio(self) -> float:
         ...
     @property
-    def min_length(self) -> int:
-        """
-        Target tokens before the end token is allowed.
-        """
-    @property
     def n_best(self) -> int:
+        ...
+    @property
+    def rules(self) -> BeamRules:
+        ...
+    @property
+    def sampling(self) -> Sampling | None:
         ...
 class Hypothesis:
     """
     One translation of a sentence.
     """
     @property
+    def alignment(self) -> list[int]:
+        """
+        For each token the source position that it looked at most; empty unless attention was asked for.
+        """
+    @property
+    def attention(self) -> numpy.typing.NDArray[numpy.float32] | None:
+        """
+        (time, source), averaged over heads, the end token's row last, unless truncated; None unless asked for.
+        """
+    @property
     def log_probability(self) -> float:
         ...
     @property
+    def looped(self) -> bool:
+        """
+        The loop guard ended it.
+        """
+    @property
     def score(self) -> float:
         """
-        log_probability / length ** length_penalty
+        log_probability / length ** length_penalty, and what other penalties were asked for.
+        """
+    @property
+    def timed_out(self) -> bool:
+        """
+        The deadline ended it.
         """
     @property
     def token_log_probabilities(self) -> list[float]:
@@ -125,7 +267,7 @@ class Hypothesis:
     @property
     def truncated(self) -> bool:
         """
-        The length cap came before the end token.
+        It has no end token: the length cap, the loop guard or the deadline came first.
         """
 class Engine:
     """
@@ -137,9 +279,13 @@ class Engine:
         """
         The encoder's states of one source, (time, d_model).
         """
-    def translate(self, sources: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], options: DecodingOptions) -> list[list[Hypothesis]]:
+    def score(self, sources: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], targets: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], cancel: CancelToken | None = None) -> list[list[float]]:
         """
-        The n_best translations of every source (token ids, the end id last), best first.
+        Log-probabilities of the tokens of given targets, and of the end token after each.
+        """
+    def translate(self, sources: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], options: DecodingOptions, prefixes: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]] = []) -> list[list[Hypothesis]]:
+        """
+        The n_best translations of every source (token ids, the end id last), best first. prefixes: tokens that each target must begin with, or none.
         """
     @property
     def isa(self) -> str:

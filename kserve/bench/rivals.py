@@ -98,13 +98,15 @@ class KserveRival(Rival):
         from kserve import _engine
 
         defaults = self.translator.bundle.generation
+        # Without an end token exactly max_length tokens come.
+        no_end = _engine.Constraints(suppressed=[END] if job.target_tokens else [])
         options = _engine.DecodingOptions(
             beam_size=job.beam,
             length_penalty=defaults.length_penalty,
             max_length=job.target_tokens,
             max_length_ratio=defaults.max_length_ratio,
             max_length_extra=defaults.max_length_extra,
-            min_length=job.target_tokens,
+            constraints=no_end,
         )
         found = self.translator.engine.translate(list(job.sources), options)
         return [Answer(best[0].tokens, best[0].score) for best in found]
