@@ -4,49 +4,19 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
-#include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
 
+#include "bind/arrays.h"
 #include "bind/module.h"
 #include "kernels/dispatch.h"
 #include "kernels/layout.h"
-
-namespace py = pybind11;
 
 namespace kserve {
 namespace {
 
 using kernels::KernelTable;
-using Floats = py::array_t<float, py::array::c_style>;
-using Halves = py::array_t<std::uint16_t, py::array::c_style>;
-using Bytes = py::array_t<std::int8_t, py::array::c_style>;
-
-// Throws unless the array `name` has this number of dimensions and, where wanted is not -1, these sizes.
-void expect_shape(const py::array& array, const std::string& name, const std::vector<py::ssize_t>& wanted) {
-  bool same = array.ndim() == static_cast<py::ssize_t>(wanted.size());
-  for (std::size_t i = 0; same && i < wanted.size(); ++i) {
-    same = wanted[i] < 0 || array.shape(static_cast<py::ssize_t>(i)) == wanted[i];
-  }
-  if (same) return;
-  const auto text = [](const py::ssize_t* sizes, std::size_t count) {
-    std::string joined;
-    for (std::size_t i = 0; i < count; ++i) {
-      joined += (i > 0 ? ", " : "") + (sizes[i] < 0 ? std::string("any") : std::to_string(sizes[i]));
-    }
-    return "(" + joined + ")";
-  };
-  throw std::invalid_argument(name + " has shape " +
-                              text(array.shape(), static_cast<std::size_t>(array.ndim())) + ", expected " +
-                              text(wanted.data(), wanted.size()));
-}
-
-std::size_t size_at(const py::array& array, py::ssize_t axis) {
-  return static_cast<std::size_t>(array.shape(axis));
-}
-
-py::ssize_t ssize(std::size_t n) { return static_cast<py::ssize_t>(n); }
 
 // What is added to a linear layer's result; keeps the arrays alive.
 struct LinearExtras {
@@ -68,20 +38,6 @@ struct LinearExtras {
     }
     return result;
   }
-};
-
-// Memory at a multiple of 64 bytes, as the kernels want their scratch.
-class Scratch {
- public:
-  explicit Scratch(std::size_t floats)
-      : data_(static_cast<float*>(::operator new(floats * sizeof(float), std::align_val_t{64}))) {}
-  ~Scratch() { ::operator delete(data_, std::align_val_t{64}); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  float* data() const { return data_; }
-
- private:
-  float* data_;
 };
 
 Floats kmatrix(const KernelTable& table, kernels::KMatrix layer, const Halves& weights, const Floats& x,
@@ -195,23 +151,6 @@ Floats embed(const KernelTable& table, const Bytes& row, float scale, const Floa
   return y;
 }
 
-Floats project(const KernelTable& table, const Bytes& words, const Floats& scale, const Floats& h) {
-  expect_shape(words, "words", {-1, -1});
-  expect_shape(scale, "scale", {words.shape(0)});
-  expect_shape(h, "h", {-1, words.shape(1)});
-  const std::size_t vocab = size_at(words, 0);
-  const std::size_t n = size_at(words, 1);
-  const std::size_t rows = size_at(h, 0);
-  Floats logits({ssize(rows), ssize(vocab)});
-  float* const to = logits.mutable_data();
-  const std::int8_t* const numbers = words.data();
-  const float* const scales = scale.data();
-  const float* const from = h.data();
-  const py::gil_scoped_release released;
-  table.project(numbers, scales, vocab, n, from, n, rows, to, vocab);
-  return logits;
-}
-
 void bind_layers(py::module_& module) {
   using kernels::KMatrix;
   py::class_<KMatrix>(module, "KMatrixLayer", "Sizes of a K-matrix layer and of its grid of squares.")
@@ -250,9 +189,7 @@ void bind_table(py::module_& module) {
            py::arg("weights").noconvert())
       .def("attention", &attention, py::arg("query").noconvert(), py::arg("keys").noconvert(),
            py::arg("values").noconvert(), py::arg("heads"))
-      .def("embed", &embed, py::arg("row").noconvert(), py::arg("scale"), py::arg("position").noconvert())
-      .def("project", &project, py::arg("words").noconvert(), py::arg("scale").noconvert(),
-           py::arg("h").noconvert());
+      .def("embed", &embed, py::arg("row").noconvert(), py::arg("scale"), py::arg("position").noconvert());
 }
 
 }  // namespace

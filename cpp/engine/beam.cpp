@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 #include <string>
 #include <utility>
@@ -15,7 +14,6 @@ namespace {
 constexpr std::int64_t kMaxBeam = 128;
 constexpr std::int64_t kMaxLength = std::int64_t{1} << 20;
 constexpr std::int64_t kMaxBatchTokens = 65536;
-constexpr float kNever = -std::numeric_limits<float>::infinity();
 // A finished list takes fewer than `beam` before its last step and at most `beam` ended and `beam` cut in it.
 constexpr std::size_t kFinishedPerBeam = 3;
 
@@ -29,14 +27,6 @@ void require_range(const char* name, double got, double low, double high) {
   if (got >= low && got <= high) return;  // false for NaN
   throw OptionError(std::string(name) + " is " + std::to_string(got) + ", wanted " + std::to_string(low) +
                     " to " + std::to_string(high));
-}
-
-// Whether any of `size` numbers is above the threshold; without a branch per number, so that it is
-// vectorised.
-bool any_above(const float* numbers, std::size_t size, float threshold) {
-  unsigned any = 0;
-  for (std::size_t i = 0; i < size; ++i) any |= static_cast<unsigned>(numbers[i] > threshold);
-  return any != 0;
 }
 
 }  // namespace
@@ -66,29 +56,9 @@ std::size_t length_cap(const DecodingOptions& options, std::size_t max_positions
   return static_cast<std::size_t>(std::min(wanted, static_cast<double>(max_positions - 1)));
 }
 
-std::size_t select_largest(const float* numbers, std::size_t size, std::size_t count, std::int32_t* best) {
-  constexpr std::size_t kBlock = 64;
-  std::size_t found = 0;
-  float threshold = kNever;  // the smallest of the taken ones, once there are `count`
-  for (std::size_t base = 0; base < size; base += kBlock) {
-    const std::size_t end = std::min(base + kBlock, size);
-    if (!any_above(numbers + base, end - base, threshold)) continue;
-    for (std::size_t i = base; i < end; ++i) {
-      if (!(numbers[i] > threshold)) continue;
-      std::size_t place = found < count ? found++ : count - 1;
-      for (; place > 0 && numbers[best[place - 1]] < numbers[i]; --place) best[place] = best[place - 1];
-      best[place] = static_cast<std::int32_t>(i);
-      if (found == count) threshold = numbers[best[count - 1]];
-    }
-  }
-  return found;
-}
-
 Search::Search(const DecodingOptions& options, const Model& model, std::vector<std::size_t> caps,
                Arena& arena)
     : options_(options),
-      table_(*model.table),
-      vocab_(model.weights.architecture.vocab_size),
       ring_(model.weights.max_decoder_taps()),
       beam_(static_cast<std::size_t>(options.beam_size)),
       width_(beam_ == 1 ? 1 : 2 * beam_),
@@ -97,7 +67,6 @@ Search::Search(const DecodingOptions& options, const Model& model, std::vector<s
   current_ = take_rows(arena);
   next_ = take_rows(arena);
   candidates_ = arena.take<Candidate>(rows * width_);
-  best_ = arena.take<std::int32_t>(width_);
   nodes_ = arena.take<Node>(beam_ * std::accumulate(caps_.begin(), caps_.end(), std::size_t{0}));
   finished_ = arena.take<Finished>(kFinishedPerBeam * rows);
   finished_counts_ = arena.take<std::size_t>(caps_.size());
@@ -128,20 +97,16 @@ StepRows Search::rows() const {
   return {position_, current_.count, current_.tokens, current_.sentences, current_.ancestors};
 }
 
-void Search::rank(std::size_t first, std::size_t count, float* logits) {
-  for (std::size_t i = 0; i < count; ++i, logits += vocab_) {
-    const std::size_t row = first + i;
-    const double total = static_cast<double>(table_.log_sum_exp(logits, vocab_));
-    for (std::int32_t id : {kUnknownId, kBeginId, kPaddingId}) logits[id] = kNever;
-    if (!std::isfinite(total) || select_largest(logits, vocab_, width_, best_) != width_) {
-      throw NumericError("the model's output is not finite at target position " + std::to_string(position_) +
-                         "; its weights are damaged or too large, check the bundle");
-    }
-    for (std::size_t w = 0; w < width_; ++w) {
-      const double log_probability = static_cast<double>(logits[best_[w]]) - total;
-      candidates_[row * width_ + w] = {current_.sums[row] + log_probability, log_probability, best_[w],
-                                       static_cast<std::int32_t>(row)};
-    }
+void Search::rank(std::size_t row, const TokenScores& scores) {
+  if (!std::isfinite(scores.log_sum_exp) || scores.count != width_) {
+    throw NumericError("the model's output is not finite at target position " + std::to_string(position_) +
+                       "; its weights are damaged or too large, check the bundle");
+  }
+  const auto total = static_cast<double>(scores.log_sum_exp);
+  for (std::size_t w = 0; w < width_; ++w) {
+    const double log_probability = static_cast<double>(scores.logits[w]) - total;
+    candidates_[row * width_ + w] = {current_.sums[row] + log_probability, log_probability, scores.ids[w],
+                                     static_cast<std::int32_t>(row)};
   }
 }
 

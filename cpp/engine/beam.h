@@ -7,6 +7,7 @@
 
 #include "engine/arena.h"
 #include "engine/decoder.h"
+#include "engine/output.h"
 
 namespace kserve {
 
@@ -34,10 +35,6 @@ struct Hypothesis {
   bool truncated = false;                       // the length cap came before the end token
 };
 
-// Writes the ids of the `count` largest of `size` numbers to `best`, largest first, equal ones by ascending
-// id. Numbers that are -infinity or NaN are never taken. Returns how many were found.
-std::size_t select_largest(const float* numbers, std::size_t size, std::size_t count, std::int32_t* best);
-
 // The hypotheses of a group of sentences. Only indices and scores move from step to step.
 class Search {
  public:
@@ -50,8 +47,11 @@ class Search {
   // The hypotheses that wait for a step; count 0 when all sentences are done.
   StepRows rows() const;
 
-  // Picks the candidates of rows first ... first + count - 1. logits (count, vocab) are changed.
-  void rank(std::size_t first, std::size_t count, float* logits);
+  // What to ask the output layer about a row.
+  TokenRequest request() const { return {width_, false, -1}; }
+
+  // Takes the answer about a row: its candidates.
+  void rank(std::size_t row, const TokenScores& scores);
 
   // Chooses, once every row is ranked, what ends and what goes on.
   void advance();
@@ -97,13 +97,11 @@ class Search {
   double score(double sum, std::size_t length) const;
 
   const DecodingOptions& options_;
-  const kernels::KernelTable& table_;
-  std::size_t vocab_, ring_, beam_, width_;  // width: candidates taken from every row
+  std::size_t ring_, beam_, width_;  // width: candidates taken from every row
   std::size_t position_ = 0;
   std::vector<std::size_t> caps_;
   Rows current_, next_;
   Candidate* candidates_;  // (rows, width)
-  std::int32_t* best_;     // (width)
   Node* nodes_;
   std::int32_t node_count_ = 0;
   Finished* finished_;            // (sentences, 3 * beam)

@@ -90,13 +90,10 @@ void Decoder::step(const Blocks& blocks, const StepRows& rows) {
   }
 }
 
-void Decoder::project(const Blocks& blocks, std::size_t first, std::size_t count, float* logits) const {
-  const Weights& weights = model_.weights;
-  const std::size_t vocab = weights.architecture.vocab_size;
+const float* Decoder::hidden(const Blocks& blocks, std::size_t first, std::size_t count) const {
   float* hidden = blocks.scratch().normed;
-  blocks.norm(weights.decoder_norm, x_ + first * d_, count, hidden);
-  model_.table->project(weights.embedding, weights.embedding_scale, vocab, d_, hidden, d_, count, logits,
-                        vocab);
+  blocks.norm(model_.weights.decoder_norm, x_ + first * d_, count, hidden);
+  return hidden;
 }
 
 }  // namespace kserve

@@ -35,8 +35,9 @@ class Decoder {
   // Moves every row one position on.
   void step(const Blocks& blocks, const StepRows& rows);
 
-  // logits (count, vocab) of rows first ... first + count - 1 of the last step, count <= kChunkRows.
-  void project(const Blocks& blocks, std::size_t first, std::size_t count, float* logits) const;
+  // What the output layer reads of rows first ... first + count - 1 of the last step, (count, d), count <=
+  // kChunkRows; good until the next call of a block.
+  const float* hidden(const Blocks& blocks, std::size_t first, std::size_t count) const;
 
  private:
   void convolve(const Blocks& blocks, std::size_t layer, const StepRows& rows);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include "engine/error.h"
 #include "engine/parallel.h"
@@ -11,9 +12,6 @@ namespace kserve {
 namespace {
 
 constexpr std::int64_t kMaxThreads = 256;
-// Rows whose logits (vocab floats each) exist at one time: enough to use every loaded row of the output table
-// several times, few enough for the second-level cache.
-constexpr std::size_t kLogitRows = 8;
 // A very short sentence costs about as much memory, in histories and search, as one of this many tokens.
 constexpr std::size_t kLeastCost = 16;
 
@@ -54,7 +52,7 @@ struct GroupJob {
     encoder = take_encoder_buffers(model, source, arena);
     arena.rewind(mark);  // the steps begin when the encoder has ended
     decoder.take_step_buffers(arena);
-    logits = arena.take<float>(kLogitRows * model.weights.architecture.vocab_size);
+    output.emplace(model, search.request(), arena);
   }
 
   static std::vector<std::size_t> caps(const Model& model, const Packed& source,
@@ -73,10 +71,11 @@ struct GroupJob {
     search.begin();
     for (StepRows rows = search.rows(); rows.count > 0; rows = search.rows()) {
       decoder.step(blocks, rows);
-      for (std::size_t r = 0; r < rows.count; r += kLogitRows) {
-        const std::size_t count = std::min(kLogitRows, rows.count - r);
-        decoder.project(blocks, r, count, logits);
-        search.rank(r, count, logits);
+      for (std::size_t r = 0; r < rows.count; r += kOutputRows) {
+        const std::size_t count = std::min(kOutputRows, rows.count - r);
+        const TokenRequest request = search.request();
+        output->project(decoder.hidden(blocks, r, count), count, request.best);
+        for (std::size_t i = 0; i < count; ++i) search.rank(r + i, output->answer(i, request));
       }
       search.advance();
     }
@@ -86,7 +85,7 @@ struct GroupJob {
   Decoder decoder;
   Search search;
   EncoderBuffers encoder;
-  float* logits = nullptr;
+  std::optional<OutputLayer> output;  // its memory follows that of the steps
 };
 
 std::size_t measure(const Model& model, const Packed& source, const DecodingOptions& options) {

@@ -1,6 +1,7 @@
 // The kernels with AVX2, FMA and F16C. This object must share no definition with any other (docs/design.md,
 // "Engine").
 #define KSERVE_VEC "kernels/vec_avx2.h"
+#define KSERVE_CODES "kernels/vec_codes_avx2.h"
 
 #include "kernels/attention-inl.h"
 #include "kernels/butterfly-inl.h"
@@ -9,6 +10,7 @@
 #include "kernels/int8-inl.h"
 #include "kernels/kmatrix-inl.h"
 #include "kernels/norm-inl.h"
+#include "kernels/rank-inl.h"
 #include "kernels/softmax-inl.h"
 #include "kernels/tables.h"
 
@@ -17,7 +19,7 @@ namespace kserve::kernels {
 static const ButterflyTable kButterfly = {
     load_tile, store_tile, add_tile, butterfly_forward, butterfly_save_passes, butterfly_backward};
 
-const KernelTable kAvx2Table = {"avx2",      kmatrix, dense,     layer_norm, glu,     softmax,
-                                log_sum_exp, dynconv, attention, embed,      project, &kButterfly};
+const KernelTable kAvx2Table = {"avx2",  kmatrix,   dense, layer_norm,  glu,         softmax,    log_sum_exp,
+                                dynconv, attention, embed, token_logit, rank_tokens, &kButterfly};
 
 }  // namespace kserve::kernels
