@@ -25,7 +25,7 @@ def decode(
         Path | None, typer.Option("--src", help="Source sentences, one a line. [default: 20 of its own]")
     ] = None,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; the median is shown.")] = 5,
-    isa: Annotated[str, typer.Option("--isa", help="Force avx512, avx2 or scalar.")] = "",
+    isa: Annotated[str, typer.Option("--isa", help="Force avx512vnni, avx512, avx2 or scalar.")] = "",
     json_file: JsonFile = None,
 ) -> None:
     """Greedy decoding on one thread, a sentence at a time, against the same weights in torch."""
