@@ -159,14 +159,6 @@ def test_exponential_is_within_three_ulp(table: kernels.Kernels) -> None:
 
 
 @size_cases
-def test_log_sum_exp_against_float64(table: kernels.Kernels, n: int) -> None:
-    x = random_floats(generator(n), n) * 5
-    top = float(x.max())
-    want = np.log(np.exp(x.astype(np.float64) - top).sum()) + top
-    assert abs(table.log_sum_exp(x) - want) <= (n / 16 + 24 + 2 * abs(want)) * UNIT_ROUNDOFF
-
-
-@size_cases
 def test_glu_against_float64(table: kernels.Kernels, n: int) -> None:
     u = random_floats(generator(n), 2 * n) * 4
     want = reference.glu(u)
@@ -235,7 +227,7 @@ def test_wide_paths_give_the_same_bits(wide_tables: list[kernels.Kernels], n: in
             table.embed(words[0], 0.1, x[0]),
             *table.rank_tokens(vocabulary, x, 4),
         ]
-        return [*(array.tobytes() for array in arrays), np.float32(table.log_sum_exp(x[0])).tobytes()]
+        return [array.tobytes() for array in arrays]
 
     first, *others = map(run, wide_tables)
     assert all(other == first for other in others)

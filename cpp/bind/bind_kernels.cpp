@@ -103,11 +103,6 @@ Floats softmax(const KernelTable& table, const Floats& x) {
   return y;
 }
 
-float log_sum_exp(const KernelTable& table, const Floats& x) {
-  expect_shape(x, "x", {-1});
-  return table.log_sum_exp(x.data(), size_at(x, 0));
-}
-
 // window (taps, heads * head_dim); row j counts only where present[j].
 Floats dynconv(const KernelTable& table, const Floats& window, const std::vector<bool>& present,
                const Floats& weights) {
@@ -184,7 +179,6 @@ void bind_table(py::module_& module) {
            py::arg("bias").noconvert(), py::arg("epsilon") = 1e-5F)
       .def("glu", &glu, py::arg("u").noconvert())
       .def("softmax", &softmax, py::arg("x").noconvert())
-      .def("log_sum_exp", &log_sum_exp, py::arg("x").noconvert())
       .def("dynconv", &dynconv, py::arg("window").noconvert(), py::arg("present"),
            py::arg("weights").noconvert())
       .def("attention", &attention, py::arg("query").noconvert(), py::arg("keys").noconvert(),

@@ -19,8 +19,7 @@ namespace kserve::kernels {
 static const ButterflyTable kButterfly = {
     load_tile, store_tile, add_tile, butterfly_forward, butterfly_save_passes, butterfly_backward};
 
-const KernelTable kAvx512Table = {"avx512",    kmatrix,     dense,      layer_norm, glu,
-                                  softmax,     log_sum_exp, dynconv,    attention,  embed,
-                                  token_logit, rank_tokens, &kButterfly};
+const KernelTable kAvx512Table = {"avx512", kmatrix,   dense, layer_norm,  glu,         softmax,
+                                  dynconv,  attention, embed, token_logit, rank_tokens, &kButterfly};
 
 }  // namespace kserve::kernels

@@ -7,6 +7,8 @@
 // is computed again by token_logit: hence the choice is the one that token_logit's logits give.
 #pragma once
 
+#include <math.h>
+
 #include <cstring>
 
 #include KSERVE_CODES  // set by the isa_*.cpp that is being compiled

@@ -85,9 +85,6 @@ struct KernelTable {
   // In place: x (n) becomes exp(x - max) / sum.
   void (*softmax)(float* x, std::size_t n);
 
-  // log(sum(exp(x - max))) + max over x (n).
-  float (*log_sum_exp)(const float* x, std::size_t n);
-
   // y (heads * head_dim): y[h * head_dim + i] = sum over j of weights[h * taps + j] * window[j][h * head_dim
   // + i]. window: taps row pointers; a null row counts as zeros.
   void (*dynconv)(const float* const* window, const float* weights, std::size_t heads, std::size_t head_dim,
