@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     model: Path | None = Field(None, description="model folder; the bundled model when absent")
     data: Path | None = Field(None, description="folder of parallel text, for training")
     isa: str = Field(
-        "", description="instruction set to force: avx512, avx2 or scalar; the best one when empty"
+        "", description="instruction set to force: avx512vnni, avx512, avx2 or scalar; the best if empty"
     )
     threads: int = Field(default_factory=available_cores, ge=1, le=1024, description="engine threads")
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")

@@ -14,7 +14,7 @@ import pytest
 
 from kserve._engine import kernels
 
-ISAS = ("scalar", "avx2", "avx512")
+ISAS = ("scalar", "avx2", "avx512", "avx512vnni")
 
 
 def pytest_report_header() -> str:
@@ -37,12 +37,12 @@ def table(isa: str) -> kernels.Kernels:
 
 
 @pytest.fixture
-def wide_tables() -> tuple[kernels.Kernels, kernels.Kernels]:
-    """The two paths with fused multiply-add, which must agree bit for bit."""
-    missing = {"avx2", "avx512"} - set(kernels.available())
-    if missing:
-        pytest.skip(f"this processor has no {' and no '.join(sorted(missing))}")
-    return kernels.choose("avx2"), kernels.choose("avx512")
+def wide_tables() -> list[kernels.Kernels]:
+    """The paths with fused multiply-add, which must agree bit for bit."""
+    names = [name for name in ISAS if name != "scalar" and name in kernels.available()]
+    if len(names) < 2:
+        pytest.skip(f"needs two paths with fused multiply-add; this processor has {names}")
+    return [kernels.choose(name) for name in names]
 
 
 @pytest.fixture(scope="session")

@@ -158,6 +158,13 @@ def attention(
     return np.einsum("ht,thi->hi", probabilities, v).reshape(-1), probabilities
 
 
-def project(table: NDArray[np.int8], scale: NDArray[np.float32], h: NDArray[np.float32]) -> Result:
+def vocabulary_logits(table: NDArray[np.int8], scale: NDArray[np.float32], h: NDArray[np.float32]) -> Result:
+    """Logits (rows, tokens)."""
     rows, words = h.astype(np.float64), table.astype(np.float64)
     return rows @ words.T * scale, np.abs(rows) @ np.abs(words.T) * np.abs(scale)
+
+
+def log_sum_exp(logits: Floats) -> Floats:
+    """Over the last axis."""
+    top = logits.max(axis=-1)
+    return np.asarray(top + np.log(np.exp(logits - top[..., None]).sum(axis=-1)))

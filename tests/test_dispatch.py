@@ -14,6 +14,15 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 OBJECTS = "build/*/CMakeFiles/kserve_kernels.dir/cpp/kernels/isa_{}.cpp.o"
 
 
+@pytest.fixture
+def processor_flags() -> frozenset[str]:
+    """What Linux says that the processor has."""
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("flags"):
+            return frozenset(line.partition(":")[2].split())
+    pytest.skip("/proc/cpuinfo has no flags here")
+
+
 def test_forced_instruction_set_is_the_one_that_runs(isa: str) -> None:
     assert kernels.choose(isa).name == isa
 
@@ -23,9 +32,16 @@ def test_without_a_name_the_best_is_chosen() -> None:
 
 
 def test_available_is_ordered_best_first_and_ends_with_the_plain_path() -> None:
-    order = [name for name in ("avx512", "avx2", "scalar") if name in kernels.available()]
+    order = [name for name in ("avx512vnni", "avx512", "avx2", "scalar") if name in kernels.available()]
     assert kernels.available() == order
     assert order[-1] == "scalar"
+
+
+def test_vnni_is_a_path_of_its_own_beside_avx512(processor_flags: frozenset[str]) -> None:
+    """A processor with AVX-512 and no VNNI must still have the avx512 path."""
+    wide = {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= processor_flags
+    assert ("avx512" in kernels.available()) == wide
+    assert ("avx512vnni" in kernels.available()) == (wide and "avx512_vnni" in processor_flags)
 
 
 @pytest.mark.parametrize("name", ["sse9", "AVX2", " avx2"])

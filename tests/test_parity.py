@@ -21,7 +21,7 @@ from kserve.train.model import BEGIN, END, NEVER_PRODUCED, DynamicConvModel
 from kserve.train.restore import load_model, restore
 from kserve.translator import Translator
 
-ISAS = ["avx512", "avx2", "scalar"]
+ISAS = ["avx512vnni", "avx512", "avx2", "scalar"]
 CHECKOUT = Path(__file__).resolve().parent.parent
 MODEL = CHECKOUT / "models" / "de-en"
 PROOF_SENTENCES = 1000

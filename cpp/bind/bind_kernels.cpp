@@ -101,11 +101,6 @@ Floats softmax(const KernelTable& table, const Floats& x) {
   return y;
 }
 
-float log_sum_exp(const KernelTable& table, const Floats& x) {
-  expect_shape(x, "x", {-1});
-  return table.log_sum_exp(x.data(), size_at(x, 0));
-}
-
 // window (taps, heads * head_dim); row j counts only where present[j].
 Floats dynconv(const KernelTable& table, const Floats& window, const std::vector<bool>& present,
                const Floats& weights) {
@@ -149,23 +144,6 @@ Floats embed(const KernelTable& table, const Bytes& row, float scale, const Floa
   return y;
 }
 
-Floats project(const KernelTable& table, const Bytes& words, const Floats& scale, const Floats& h) {
-  expect_shape(words, "words", {-1, -1});
-  expect_shape(scale, "scale", {words.shape(0)});
-  expect_shape(h, "h", {-1, words.shape(1)});
-  const std::size_t vocab = size_at(words, 0);
-  const std::size_t n = size_at(words, 1);
-  const std::size_t rows = size_at(h, 0);
-  Floats logits({ssize(rows), ssize(vocab)});
-  float* const to = logits.mutable_data();
-  const std::int8_t* const numbers = words.data();
-  const float* const scales = scale.data();
-  const float* const from = h.data();
-  const py::gil_scoped_release released;
-  table.project(numbers, scales, vocab, n, from, n, rows, to, vocab);
-  return logits;
-}
-
 void bind_layers(py::module_& module) {
   using kernels::KMatrix;
   py::class_<KMatrix>(module, "KMatrixLayer", "Sizes of a K-matrix layer and of its grid of squares.")
@@ -205,14 +183,11 @@ void bind_table(py::module_& module) {
            py::arg("bias").noconvert(), py::arg("epsilon") = 1e-5F)
       .def("glu", &glu, py::arg("u").noconvert())
       .def("softmax", &softmax, py::arg("x").noconvert())
-      .def("log_sum_exp", &log_sum_exp, py::arg("x").noconvert())
       .def("dynconv", &dynconv, py::arg("window").noconvert(), py::arg("present"),
            py::arg("weights").noconvert())
       .def("attention", &attention, py::arg("query").noconvert(), py::arg("keys").noconvert(),
            py::arg("values").noconvert(), py::arg("heads"))
-      .def("embed", &embed, py::arg("row").noconvert(), py::arg("scale"), py::arg("position").noconvert())
-      .def("project", &project, py::arg("words").noconvert(), py::arg("scale").noconvert(),
-           py::arg("h").noconvert());
+      .def("embed", &embed, py::arg("row").noconvert(), py::arg("scale"), py::arg("position").noconvert());
 }
 
 }  // namespace

@@ -49,7 +49,8 @@ void bind_constraints(py::module_& module) {
            py::arg("loop_guard") = defaults.loop_guard)
       .def_readonly("min_length", &Constraints::min_length, "Tokens with the end token.")
       .def_readonly("min_length_ratio", &Constraints::min_length_ratio, "The same, for each source token.")
-      .def_readonly("suppressed", &Constraints::suppressed, "Ids that never come; with the end token among them every length is the cap.")
+      .def_readonly("suppressed", &Constraints::suppressed,
+                    "Ids that never come; with the end token among them every length is the cap.")
       .def_readonly("no_repeat_ngram", &Constraints::no_repeat_ngram, "No such n-gram twice; 0: off.")
       .def_readonly("repetition_penalty", &Constraints::repetition_penalty,
                     "Factor of the log-probability of tokens that have come.")

@@ -55,7 +55,16 @@ Model make_model(Weights weights, const kernels::KernelTable& table) {
     model.embed_scale.push_back(static_cast<float>(static_cast<double>(weights.embedding_scale[v]) * root));
   }
   model.weights = std::move(weights);
+  model.reach.resize(model.embed_scale.size());
+  model.offset.resize(model.embed_scale.size());
+  kernels::measure_vocabulary(model.vocabulary(), model.reach.data(), model.offset.data());
   return model;
+}
+
+kernels::Vocabulary Model::vocabulary() const {
+  const Architecture& sizes = weights.architecture;
+  return {sizes.vocab_size,        sizes.d_model, weights.embedding,
+          weights.embedding_scale, reach.data(),  offset.data()};
 }
 
 Scratch take_scratch(const Weights& weights, Arena& arena) {

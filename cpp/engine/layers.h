@@ -19,8 +19,13 @@ constexpr std::size_t kChunkRows = 64;
 struct Model {
   Weights weights;
   const kernels::KernelTable* table = nullptr;
-  std::vector<float> positions;    // (max_positions, d), the sinusoids
-  std::vector<float> embed_scale;  // (vocab), embedding scale times sqrt(d)
+  std::vector<float> positions;      // (max_positions, d), the sinusoids
+  std::vector<float> embed_scale;    // (vocab), embedding scale times sqrt(d)
+  std::vector<float> reach;          // (vocab), of the output layer
+  std::vector<std::int32_t> offset;  // (vocab), of the output layer
+
+  // The output layer; points into this model.
+  kernels::Vocabulary vocabulary() const;
 };
 
 Model make_model(Weights weights, const kernels::KernelTable& table);

@@ -1,4 +1,5 @@
-// The output layer's answer about one row: its soft-max sum and its best tokens.
+// The output layer's answers about rows of hidden states: the log-sum-exp of their logits and their best
+// tokens.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +17,8 @@ struct TokenRequest {
   std::int32_t token = -1;  // the logit of this one, -1 for none; reserved ids may be asked for
 };
 
-// Good until the next answer. Unknown, begin and padding are in neither list.
+// Good until the next answer. Unknown, begin and padding are in neither list. All logits are exact
+// (KernelTable::token_logit).
 struct TokenScores {
   float log_sum_exp = 0.0F;           // over the whole vocabulary
   std::size_t count = 0;              // of the best tokens; fewer than asked for when logits are not finite
@@ -26,9 +28,8 @@ struct TokenScores {
   float token_logit = 0.0F;           // of the token asked for
 };
 
-// Rows whose logits (vocab floats each) exist at one time: enough to use every loaded row of the output table
-// several times, few enough for the second-level cache.
-constexpr std::size_t kOutputRows = 8;
+// Rows of hidden states that are projected together: one pass over the table serves them all.
+constexpr std::size_t kOutputRows = kChunkRows;
 
 class OutputLayer {
  public:
@@ -39,20 +40,19 @@ class OutputLayer {
   // best: the most tokens that will be asked for about one of these rows.
   void project(const float* hidden, std::size_t count, std::size_t best);
 
-  // About row `row` of the last projection; each row may be asked about once.
+  // About row `row` of the last projection.
   TokenScores answer(std::size_t row, const TokenRequest& request);
 
  private:
   const Model& model_;
-  std::size_t vocab_;
-  std::size_t best_ = 0;          // tokens that may be asked for about a row
-  float* logits_ = nullptr;       // (kOutputRows, vocab)
-  std::int32_t* ids_ = nullptr;   // (most)
-  float* best_logits_ = nullptr;  // (most), or (vocab) when many are asked for
+  kernels::Vocabulary vocabulary_;
+  const float* hidden_ = nullptr;
+  std::size_t best_ = 0;          // tokens ranked of every row
+  std::int32_t* ids_ = nullptr;   // (kOutputRows, best)
+  float* logits_ = nullptr;       // (kOutputRows, best)
+  float* log_sum_exp_ = nullptr;  // (kOutputRows)
+  float* all_ = nullptr;          // (vocab), for requests of all logits
+  std::byte* scratch_ = nullptr;
 };
-
-// Writes the ids of the `count` largest of `size` numbers to `best`, largest first, equal ones by ascending
-// id. Numbers that are -infinity or NaN are never taken. Returns how many were found.
-std::size_t select_largest(const float* numbers, std::size_t size, std::size_t count, std::int32_t* best);
 
 }  // namespace kserve

@@ -17,6 +17,8 @@ std::vector<const KernelTable*> detect() {
       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  // AVX-512 came before its 8-bit products (VNNI): a processor may have the one without the other.
+  if (avx2 && avx512 && __builtin_cpu_supports("avx512vnni")) found.push_back(&kAvx512vnniTable);
   if (avx2 && avx512) found.push_back(&kAvx512Table);
   if (avx2) found.push_back(&kAvx2Table);
 #endif

@@ -1,6 +1,7 @@
 // The kernels with AVX2, FMA and F16C. This object must share no definition with any other (docs/design.md,
 // "Engine").
 #define KSERVE_VEC "kernels/vec_avx2.h"
+#define KSERVE_CODES "kernels/vec_codes_avx2.h"
 
 #include "kernels/attention-inl.h"
 #include "kernels/butterfly-inl.h"
@@ -10,6 +11,7 @@
 #include "kernels/kmatrix-inl.h"
 #include "kernels/norm-inl.h"
 #include "kernels/probe-inl.h"
+#include "kernels/rank-inl.h"
 #include "kernels/softmax-inl.h"
 #include "kernels/tables.h"
 
@@ -20,7 +22,7 @@ static const ButterflyTable kButterfly = {
 
 static const ProbeTable kProbe = {probe_read, probe_multiply_adds};
 
-const KernelTable kAvx2Table = {"avx2",  kmatrix,   dense, layer_norm, glu,         softmax, log_sum_exp,
-                                dynconv, attention, embed, project,    &kButterfly, &kProbe};
+const KernelTable kAvx2Table = {"avx2",    kmatrix, dense,       layer_norm,  glu,         softmax, dynconv,
+                                attention, embed,   token_logit, rank_tokens, &kButterfly, &kProbe};
 
 }  // namespace kserve::kernels

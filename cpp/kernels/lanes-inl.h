@@ -44,6 +44,9 @@ struct Vec {
   static KSERVE_INLINE Vec load_int8(const std::int8_t* p) {
     return of([=](std::size_t i) { return Reg::load_int8(p + i * Reg::kWidth); });
   }
+  static KSERVE_INLINE Vec from_ints(const std::int32_t* p) {
+    return of([=](std::size_t i) { return Reg::from_ints(p + i * Reg::kWidth); });
+  }
   KSERVE_INLINE void store(float* p) const {
     KSERVE_UNROLL
     for (std::size_t i = 0; i < kRegs; ++i) r[i].store(p + i * Reg::kWidth);
@@ -101,6 +104,12 @@ struct Vec {
   }
   static KSERVE_INLINE Vec min(Vec a, Vec b) {
     return of([=](std::size_t i) { return Reg::min(a.r[i], b.r[i]); });
+  }
+  static KSERVE_INLINE bool any_above(Vec a, Vec b) {
+    bool any = false;
+    KSERVE_UNROLL
+    for (std::size_t i = 0; i < kRegs; ++i) any |= Reg::any_above(a.r[i], b.r[i]);
+    return any;
   }
   static KSERVE_INLINE Vec zero_below(Vec x, float limit, Vec value) {
     return of([=](std::size_t i) { return Reg::zero_below(x.r[i], limit, value.r[i]); });

@@ -1,6 +1,8 @@
 #include "kernels/layout.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstdlib>
 #include <stdexcept>
 #include <string>
 
@@ -47,6 +49,26 @@ std::size_t kmatrix_numbers(std::size_t inner, std::size_t width) {
   // Between two pairs the factors of the largest stride are one.
   const std::size_t factors = 2 * strides + (width - 1) * (2 * strides - 1);
   return factors * (chunks / 2) * 4 * kLanes + width * chunks * kLanes * kLanes;
+}
+
+std::size_t rank_scratch_bytes(std::size_t n, std::size_t rows) {
+  const std::size_t padded = (n + kCodePadding - 1) / kCodePadding * kCodePadding;
+  return rows * (kRankRowBytes + padded * sizeof(std::int16_t));
+}
+
+void measure_vocabulary(const Vocabulary& vocabulary, float* reach, std::int32_t* offset) {
+  for (std::size_t v = 0; v < vocabulary.size; ++v) {
+    const std::int8_t* row = vocabulary.table + v * vocabulary.n;
+    std::uint32_t magnitude = 0, sum = 0;
+    for (std::size_t i = 0; i < vocabulary.n; ++i) {
+      const int number = row[i];
+      magnitude += static_cast<std::uint32_t>(std::abs(number));
+      sum += static_cast<std::uint32_t>(number);
+    }
+    const double scale = std::abs(static_cast<double>(vocabulary.scale[v]));
+    reach[v] = static_cast<float>(scale * static_cast<double>(magnitude));
+    offset[v] = static_cast<std::int32_t>(std::uint32_t{0} - (sum << 15));
+  }
 }
 
 }  // namespace kserve::kernels

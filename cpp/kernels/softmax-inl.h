@@ -1,4 +1,4 @@
-// The exponential, and what is made of it: softmax, log-sum-exp, the gated linear unit.
+// The exponential, and what is made of it: softmax, the gated linear unit.
 #pragma once
 
 #include <math.h>
@@ -61,18 +61,6 @@ void softmax(float* x, std::size_t n) {
       [=](std::size_t i, std::size_t lanes) {
         (Vec::load_first(x + i, lanes) * share).store_first(x + i, lanes);
       });
-}
-
-float log_sum_exp(const float* x, std::size_t n) {
-  const float top = largest(x, n);
-  Vec sum = Vec::zero();
-  for_each_vector(
-      n, [&](std::size_t i) { sum = sum + exponential(Vec::load(x + i) - Vec::broadcast(top)); },
-      [&](std::size_t i, std::size_t lanes) {
-        const Vec e = exponential(Vec::load_first(x + i, lanes) - Vec::broadcast(top));
-        sum = sum + e.first_or(lanes, Vec::zero());
-      });
-  return static_cast<float>(::log(static_cast<double>(sum.sum()))) + top;
 }
 
 // u * sigmoid(gate), sigmoid(gate) = 1 / (1 + exp(-gate)).

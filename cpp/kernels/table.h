@@ -61,8 +61,33 @@ struct ProbeTable {
   std::size_t (*multiply_adds)(std::size_t rounds, float seed, float* result);
 };
 
+// The output layer: the embedding table, int8 with a scale per row, and what measure_vocabulary works out.
+struct Vocabulary {
+  std::size_t size = 0, n = 0;
+  const std::int8_t* table = nullptr;    // (size, n)
+  const float* scale = nullptr;          // (size)
+  const float* reach = nullptr;          // (size) |scale| * sum of |row|: no logit is larger when |h| <= 1
+  const std::int32_t* offset = nullptr;  // (size) -32768 * sum of the row, modulo 2^32
+};
+
+// What is asked about every row of hidden states, and where the answers go.
+struct Ranking {
+  std::size_t count = 0;                 // tokens wanted; 0 for the log-sum-exp alone
+  const std::int32_t* barred = nullptr;  // (barred_count) ids that are never taken
+  std::size_t barred_count = 0;
+  std::int32_t* ids = nullptr;   // (rows, count) largest logit first, equal ones by ascending id; -1 where
+                                 // there is no further token with a logit above -infinity
+  float* logits = nullptr;       // (rows, count)
+  float* log_sum_exp = nullptr;  // (rows) over the whole vocabulary, barred ids included
+};
+
+// Bytes that KernelTable::rank_tokens keeps of every row while it goes through the vocabulary.
+constexpr std::size_t kRankRowBytes = 128;
+// A row's 16-bit codes are padded to a multiple of this.
+constexpr std::size_t kCodePadding = 64;
+
 struct KernelTable {
-  const char* name;  // "scalar", "avx2" or "avx512"
+  const char* name;  // "scalar", "avx2", "avx512" or "avx512vnni"
 
   // y (rows, out) = epilogue(x (rows, in) @ W^T). Row strides in floats. x and y must not overlap (the
   // residual may alias y). scratch: kmatrix_scratch_floats(matrix) floats, 64-byte aligned; its content is
@@ -83,9 +108,6 @@ struct KernelTable {
   // In place: x (n) becomes exp(x - max) / sum.
   void (*softmax)(float* x, std::size_t n);
 
-  // log(sum(exp(x - max))) + max over x (n).
-  float (*log_sum_exp)(const float* x, std::size_t n);
-
   // y (heads * head_dim): y[h * head_dim + i] = sum over j of weights[h * taps + j] * window[j][h * head_dim
   // + i]. window: taps row pointers; a null row counts as zeros.
   void (*dynconv)(const float* const* window, const float* weights, std::size_t heads, std::size_t head_dim,
@@ -101,10 +123,15 @@ struct KernelTable {
   // y (n) = table_row (n) * scale + position (n).
   void (*embed)(const std::int8_t* table_row, std::size_t n, float scale, const float* position, float* y);
 
-  // logits (rows, vocab) = h (rows, n) @ table^T * scale, table (vocab, n) int8 with a scale per row.
-  void (*project)(const std::int8_t* table, const float* scale, std::size_t vocab, std::size_t n,
-                  const float* h, std::size_t h_stride, std::size_t rows, float* logits,
-                  std::size_t logits_stride);
+  // logit = (h (n) . table row of the token) * scale, in fp32: the exact logit.
+  float (*token_logit)(const Vocabulary& vocabulary, std::size_t token, const float* h);
+
+  // The best tokens and the log-sum-exp of every row of h (rows, n). Which tokens, in which order, and their
+  // logits are exactly what token_logit gives; the log-sum-exp adds up logits from h in 16 bits, off by at
+  // most reach * max |h| * 2^-16 (n <= 512). It is NaN or infinite when a number of h or a logit is.
+  // scratch: rank_scratch_bytes(n, rows), 64-byte aligned. A row's result does not depend on the others.
+  void (*rank_tokens)(const Vocabulary& vocabulary, const float* h, std::size_t rows, const Ranking& ranking,
+                      void* scratch);
 
   // For training.
   const ButterflyTable* butterfly;
@@ -121,5 +148,11 @@ std::size_t dense_scratch_floats(const Dense& matrix);
 
 // Numbers in one stored square of size `inner` (a power of two >= 16) and width `width`.
 std::size_t kmatrix_numbers(std::size_t inner, std::size_t width);
+
+// Bytes of scratch that KernelTable::rank_tokens needs.
+std::size_t rank_scratch_bytes(std::size_t n, std::size_t rows);
+
+// Fills reach (size) and offset (size) of a vocabulary, whose other members are given.
+void measure_vocabulary(const Vocabulary& vocabulary, float* reach, std::int32_t* offset);
 
 }  // namespace kserve::kernels

@@ -39,6 +39,10 @@ struct Reg {
     return load_int8(bytes);
   }
 
+  static Reg from_ints(const std::int32_t* p) {
+    return {_mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+  }
+
   friend Reg operator+(Reg a, Reg b) { return {_mm256_add_ps(a.v, b.v)}; }
   friend Reg operator-(Reg a, Reg b) { return {_mm256_sub_ps(a.v, b.v)}; }
   friend Reg operator*(Reg a, Reg b) { return {_mm256_mul_ps(a.v, b.v)}; }
@@ -48,6 +52,9 @@ struct Reg {
   // a > b ? a : b, hence b where either is NaN; min likewise.
   static Reg max(Reg a, Reg b) { return {_mm256_max_ps(a.v, b.v)}; }
   static Reg min(Reg a, Reg b) { return {_mm256_min_ps(a.v, b.v)}; }
+
+  // Whether a > b in any lane; never where either is NaN.
+  static bool any_above(Reg a, Reg b) { return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)) != 0; }
 
   // 0 where x < limit, else value.
   static Reg zero_below(Reg x, float limit, Reg value) {

@@ -34,6 +34,8 @@ struct Reg {
     return from_int8(_mm_maskz_loadu_epi8(mask(n), p));
   }
 
+  static Reg from_ints(const std::int32_t* p) { return {_mm512_cvtepi32_ps(_mm512_loadu_si512(p))}; }
+
   friend Reg operator+(Reg a, Reg b) { return {_mm512_add_ps(a.v, b.v)}; }
   friend Reg operator-(Reg a, Reg b) { return {_mm512_sub_ps(a.v, b.v)}; }
   friend Reg operator*(Reg a, Reg b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -43,6 +45,9 @@ struct Reg {
   // a > b ? a : b, hence b where either is NaN; min likewise.
   static Reg max(Reg a, Reg b) { return {_mm512_max_ps(a.v, b.v)}; }
   static Reg min(Reg a, Reg b) { return {_mm512_min_ps(a.v, b.v)}; }
+
+  // Whether a > b in any lane; never where either is NaN.
+  static bool any_above(Reg a, Reg b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ) != 0; }
 
   // 0 where x < limit, else value.
   static Reg zero_below(Reg x, float limit, Reg value) {

@@ -37,6 +37,8 @@ struct Reg {
   static Reg load_int8(const std::int8_t* p) { return {static_cast<float>(*p)}; }
   static Reg load_int8_first(const std::int8_t* /*p*/, std::size_t /*n*/) { return {0.0F}; }
 
+  static Reg from_ints(const std::int32_t* p) { return {static_cast<float>(*p)}; }
+
   friend Reg operator+(Reg a, Reg b) { return {a.v + b.v}; }
   friend Reg operator-(Reg a, Reg b) { return {a.v - b.v}; }
   friend Reg operator*(Reg a, Reg b) { return {a.v * b.v}; }
@@ -46,6 +48,9 @@ struct Reg {
   // a > b ? a : b, hence b where either is NaN; min likewise.
   static Reg max(Reg a, Reg b) { return a.v > b.v ? a : b; }
   static Reg min(Reg a, Reg b) { return a.v < b.v ? a : b; }
+
+  // Whether a > b in any lane; never where either is NaN.
+  static bool any_above(Reg a, Reg b) { return a.v > b.v; }
 
   // 0 where x < limit, else value.
   static Reg zero_below(Reg x, float limit, Reg value) { return x.v < limit ? Reg{0.0F} : value; }

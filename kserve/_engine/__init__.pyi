@@ -7,7 +7,8 @@ import numpy
 import numpy.typing
 import typing
 from . import kernels
-__all__: list[str] = ['Architecture', 'BeamRules', 'CancelToken', 'Cancelled', 'Constraints', 'Control', 'DecodingOptions', 'Engine', 'EngineError', 'Hypothesis', 'LinearSpec', 'OptionError', 'Sampling', 'available_isas', 'butterfly_backward', 'butterfly_forward', 'kernels']
+from . import timing
+__all__: list[str] = ['Architecture', 'BeamRules', 'CancelToken', 'Cancelled', 'Constraints', 'Control', 'DecodingOptions', 'Engine', 'EngineError', 'Hypothesis', 'LinearSpec', 'OptionError', 'Sampling', 'available_isas', 'butterfly_backward', 'butterfly_forward', 'kernels', 'timing']
 class EngineError(ValueError):
     pass
 class OptionError(EngineError):
@@ -18,7 +19,7 @@ class LinearSpec:
     """
     How the linear layer of one site is stored.
     """
-    def __init__(self, kind: str, width: typing.SupportsInt | typing.SupportsIndex = 1, expansion: typing.SupportsInt | typing.SupportsIndex = 1) -> None:
+    def __init__(self, kind: str, width: typing.SupportsInt | typing.SupportsIndex = 1, expansion: typing.SupportsInt | typing.SupportsIndex = 1, precision: str = 'float16') -> None:
         ...
     def __repr__(self) -> str:
         ...
@@ -27,6 +28,9 @@ class LinearSpec:
         ...
     @property
     def kind(self) -> str:
+        ...
+    @property
+    def precision(self) -> str:
         ...
     @property
     def width(self) -> int:
@@ -115,7 +119,7 @@ class Constraints:
     @property
     def suppressed(self) -> list[int]:
         """
-        Ids that never come.
+        Ids that never come; with the end token among them every length is the cap.
         """
 class Sampling:
     """

@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['DenseLayer', 'KMatrixLayer', 'Kernels', 'LinearExtras', 'available', 'choose']
+__all__: list[str] = ['DenseLayer', 'KMatrixLayer', 'Kernels', 'LinearExtras', 'Vocabulary', 'available', 'choose']
 class KMatrixLayer:
     """
     Sizes of a K-matrix layer and of its grid of squares.
@@ -76,14 +76,24 @@ class Kernels:
         ...
     def layer_norm(self, x: numpy.typing.NDArray[numpy.float32], gain: numpy.typing.NDArray[numpy.float32], bias: numpy.typing.NDArray[numpy.float32], epsilon: typing.SupportsFloat | typing.SupportsIndex = 9.999999747378752e-06) -> numpy.typing.NDArray[numpy.float32]:
         ...
-    def log_sum_exp(self, x: numpy.typing.NDArray[numpy.float32]) -> float:
-        ...
-    def project(self, words: numpy.typing.NDArray[numpy.int8], scale: numpy.typing.NDArray[numpy.float32], h: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.float32]:
-        ...
+    def rank_tokens(self, vocabulary: Vocabulary, h: numpy.typing.NDArray[numpy.float32], count: typing.SupportsInt | typing.SupportsIndex, barred: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = []) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32]]:
+        """
+        Best ids (-1: none left) and their logits, both (rows, count), and the log-sum-exp (rows).
+        """
     def softmax(self, x: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.float32]:
         ...
+    def token_logits(self, vocabulary: Vocabulary, h: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        The exact logits (rows, tokens), one by one.
+        """
     @property
     def name(self) -> str:
+        ...
+class Vocabulary:
+    """
+    The output layer: an int8 table (tokens, n) with a scale per token.
+    """
+    def __init__(self, table: numpy.typing.NDArray[numpy.int8], scale: numpy.typing.NDArray[numpy.float32]) -> None:
         ...
 def available() -> list[str]:
     """
