@@ -87,7 +87,6 @@ def write_run(folder: Path, recipe: Recipe, model: DynamicConvModel) -> Path:
             "position": (0, 0),
             "seconds": 5400.0,
             "target_tokens": 2_500_000,
-            "best_bleu": 0.0,
         },
     }
     torch.save(state, folder / "final.pt")

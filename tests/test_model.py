@@ -9,17 +9,10 @@ import torch
 from checkpoints import DENSE, KMATRIX, MIXED, tiny_model, tiny_recipe
 from torch import Tensor
 
+from kserve.architecture import SITES
 from kserve.kmatrix import KLinear
-from kserve.train.model import (
-    BEGIN,
-    END,
-    NEVER_PRODUCED,
-    PADDING,
-    SITES,
-    Architecture,
-    DynamicConvModel,
-    LinearSpec,
-)
+from kserve.tokenizer import BEGIN, END, PADDING
+from kserve.train.model import NEVER_PRODUCED, Architecture, DynamicConvModel, LinearSpec
 from kserve.train.ops import dynamic_convolution
 
 # Float32 rounding of sums over at most 80 numbers near 1, through a handful of layers.

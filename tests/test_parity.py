@@ -16,8 +16,9 @@ import torch
 from checkpoints import DENSE, KMATRIX, MIXED, tiny_model, tiny_recipe, write_run
 
 from kserve._engine import DecodingOptions, Engine, Hypothesis, available_isas
+from kserve.tokenizer import BEGIN, END
 from kserve.train.export import export
-from kserve.train.model import BEGIN, END, NEVER_PRODUCED, DynamicConvModel
+from kserve.train.model import NEVER_PRODUCED, DynamicConvModel
 from kserve.train.restore import load_model, restore
 from kserve.translator import Translator
 

@@ -10,11 +10,11 @@ from typing import Any
 import sentencepiece
 import torch
 
-from kserve.architecture import parse_architecture
+from kserve.architecture import SITES, parse_architecture
 from kserve.bundle import write_bundle
 from kserve.errors import InvalidParameter
 from kserve.train.export import bundle_tensors
-from kserve.train.model import SITES, Architecture, DynamicConvModel, LinearSpec
+from kserve.train.model import Architecture, DynamicConvModel, LinearSpec
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kserve.train.model import BEGIN, END, PADDING, UNKNOWN
+from kserve.tokenizer import BEGIN, END, PADDING, UNKNOWN
 from kserve.train.recipe import Recipe, RecipeError
 
 

@@ -64,7 +64,6 @@ class Progress:
     position: tuple[int, int] = (0, 0)
     seconds: float = 0.0
     target_tokens: int = 0
-    best_bleu: float = 0.0
 
 
 @dataclass
@@ -236,7 +235,6 @@ class Run:
         last = step == training.steps or self.stopped
         bleu = self.validate() if step % training.validate_every == 0 or step == training.steps else None
         if bleu is not None:
-            self.progress.best_bleu = max(self.progress.best_bleu, bleu)
             bar.write(
                 f"step {step}: nll {window.nll / window.tokens:.3f}, valid BLEU {bleu:.2f}", file=sys.stderr
             )

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kserve.architecture import SITES
 from kserve.kmatrix import KLinear, materialized
+from kserve.tokenizer import BEGIN, END, PADDING, UNKNOWN
 from kserve.train.ops import Dropout, SmoothedCrossEntropy, dynamic_convolution, relu
 
-UNKNOWN, BEGIN, END, PADDING = 0, 1, 2, 3
 NEVER_PRODUCED = (UNKNOWN, BEGIN, PADDING)
-SITES = ("conv_in", "conv_out", "kernel", "query", "key", "value", "attn_out", "ffn_in", "ffn_out")
 
 
 @dataclass(frozen=True)

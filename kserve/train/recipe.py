@@ -8,7 +8,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from kserve.train.model import SITES, Architecture, LinearSpec
+from kserve.architecture import SITES
+from kserve.train.model import Architecture, LinearSpec
 
 
 class RecipeError(ValueError):
