@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kserve import dense_layout
 from kserve.errors import BundleConfigError
-from kserve.runtime_layout import grid, numbers
+from kserve.runtime_layout import grid, words
 
 ENCODER_SITES = ("conv_in", "kernel", "conv_out", "ffn_in", "ffn_out")
 DECODER_SITES = ("conv_in", "kernel", "conv_out", "query", "key", "value", "attn_out", "ffn_in", "ffn_out")
@@ -19,7 +20,7 @@ _LIMIT = 1 << 24  # no size in a real model comes near; larger ones are damage, 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a tensor must be: its type by the safetensors name (F16, F32, I8) and its shape."""
+    """What a tensor must be: its type by the safetensors name (F16, F32, I8, U32) and its shape."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -58,6 +59,25 @@ class LinearLayer:
     site: str
     inputs: int
     outputs: int
+
+
+# The layer norm in front of a site. Its gain and bias are part of the site's weights in a bundle; only the norm
+# in front of the output layer keeps its own.
+NORM_BEFORE = {
+    "conv_in": "conv_norm",
+    "query": "attn_norm",
+    "ffn_in": "ffn_norm",
+    "key": "encoder.norm",
+    "value": "encoder.norm",
+}
+
+
+def norm_before(layer: LinearLayer) -> str | None:
+    """The full name of the layer norm in front of a layer, or None."""
+    norm = NORM_BEFORE.get(layer.site)
+    if norm is None or norm == "encoder.norm":
+        return norm
+    return f"{layer.name.rpartition('.')[0]}.{norm}"
 
 
 def parse_architecture(raw: Any) -> ModelShape:
@@ -101,20 +121,14 @@ def linear_layers(shape: ModelShape) -> list[LinearLayer]:
 
 def expected_tensors(shape: ModelShape) -> dict[str, TensorSpec]:
     """Every tensor that a bundle of this shape holds, by name: the one place that knows the list."""
-    width = (shape.d_model,)
+    panels = dense_layout.shapes(shape.d_model, shape.vocab_size, "int8")["dense"]
     result = {
         "embedding.table": TensorSpec("I8", (shape.vocab_size, shape.d_model)),
         "embedding.scale": TensorSpec("F32", (shape.vocab_size,)),
+        "output.panels": TensorSpec(*panels),
+        "decoder.norm.gain": TensorSpec("F32", (shape.d_model,)),
+        "decoder.norm.bias": TensorSpec("F32", (shape.d_model,)),
     }
-    norms = ["encoder.norm", "decoder.norm"]
-    for side, count, names in (
-        ("encoder", len(shape.encoder_kernels), ("conv_norm", "ffn_norm")),
-        ("decoder", len(shape.decoder_kernels), ("conv_norm", "attn_norm", "ffn_norm")),
-    ):
-        norms += [f"{side}.{index}.{name}" for index in range(count) for name in names]
-    for norm in norms:
-        result[f"{norm}.gain"] = TensorSpec("F32", width)
-        result[f"{norm}.bias"] = TensorSpec("F32", width)
     for layer in linear_layers(shape):
         for suffix, spec in _weight(layer, shape.linear[layer.site]).items():
             result[f"{layer.name}.{suffix}"] = spec
@@ -125,8 +139,9 @@ def expected_tensors(shape: ModelShape) -> dict[str, TensorSpec]:
 def count_parameters(shape: ModelShape) -> dict[str, int]:
     """Numbers in the model: all stored ones, those of the linear layers, and a dense twin's linear layers."""
     specs = expected_tensors(shape)
-    total = sum(_count(spec.shape) for spec in specs.values())
-    linear = sum(_count(spec.shape) for name, spec in specs.items() if name.endswith((".kmatrix", ".dense")))
+    # The output layer holds the numbers of the embedding once more.
+    total = sum(_numbers(spec) for name, spec in specs.items() if name != "output.panels")
+    linear = sum(_numbers(spec) for name, spec in specs.items() if name.endswith((".kmatrix", ".dense")))
     dense = sum(layer.inputs * layer.outputs for layer in linear_layers(shape))
     return {"total": total, "linear": linear, "linear_dense": dense}
 
@@ -146,7 +161,7 @@ def _weight(layer: LinearLayer, kind: LinearKind) -> dict[str, TensorSpec]:
         parts = dense_layout.shapes(layer.inputs, layer.outputs, kind.precision)
         return {suffix: TensorSpec(*spec) for suffix, spec in parts.items()}
     cut = grid(layer.inputs, layer.outputs, kind.expansion)
-    return {"kmatrix": TensorSpec("F16", (cut.rows, cut.cols, numbers(cut.stored, kind.width)))}
+    return {"kmatrix": TensorSpec("U32", (cut.rows, cut.cols, words(cut.stored, kind.width)))}
 
 
 def _sizes(shape: ModelShape, site: str, taps: int) -> tuple[int, int]:
@@ -161,11 +176,9 @@ def _sizes(shape: ModelShape, site: str, taps: int) -> tuple[int, int]:
     return sizes.get(site, (d, d))
 
 
-def _count(shape: tuple[int, ...]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product
+def _numbers(spec: TensorSpec) -> int:
+    """Numbers in a tensor; a word of a K-matrix holds two."""
+    return math.prod(spec.shape) * (2 if spec.dtype == "U32" else 1)
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:

@@ -44,7 +44,7 @@ from kserve.tensorfile import Tensors, check_finite, dtype_name, read_tensors, w
 __all__ = ["Bundle", "Generation", "expected_tensors", "read_bundle", "write_bundle"]
 
 FORMAT = "kserve-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG, MODEL, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.model", "README.md"
 _OWN = (CONFIG, MODEL, TOKENIZER, CARD)
 

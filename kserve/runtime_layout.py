@@ -1,20 +1,25 @@
-"""The engine's weight layout: twiddles to halves in reading order, and back to a dense matrix.
+"""The engine's weight layout: twiddles to words in reading order, and back to a dense matrix.
 
-docs/design.md, "Run-time layout", is the specification; the words here (stage, pass, joined factor, block,
+docs/design.md, "Run-time layout", is the specification; the words here (unit factor, middle factor, pass, group,
 chunk) are its words. NumPy only, so that a bundle can be read, checked and compared without torch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 LANES = 16
-MAX_FACTORS_PER_PASS = 3  # radix 8
-_INNER_FACTORS = 4  # strides 1, 2, 4, 8 live inside one chunk of 16 lanes
-Halves = NDArray[np.float16]
+PASS_BITS = 3  # strides in a pass, as log2: radix 8
+SMALL_BITS = 4  # a square of at most 2**4 chunks is one pass a pair
+_INNER_STRIDES = (8, 4, 2, 1, 2, 4, 8)  # within a chunk; the one in the middle has a diagonal
+# A block whose diagonal is smaller than this share of it is given such a diagonal: about what rounding changes.
+_LEAST_DIAGONAL = 2.0**-9
+_WORST_ERROR = 0.03  # of a packed square, by the Frobenius norm; rounding alone makes 0.003
+Words = NDArray[np.uint32]
 Floats = NDArray[np.float64]
 
 
@@ -24,32 +29,30 @@ class LayoutError(ValueError):
 
 @dataclass(frozen=True)
 class Factor:
-    """One outer factor: its stride in chunks, and the twiddle blocks multiplied into it, first one first."""
+    """One factor: y[i] = diagonal[i] * x[i] + partner[i] * x[i ^ stride], by i; no diagonal stands for ones."""
 
     stride: int
-    blocks: tuple[int, ...]
+    partner: Floats
+    diagonal: Floats | None = None
+
+    @property
+    def vectors(self) -> int:
+        """Weight vectors of a chunk."""
+        return 1 if self.diagonal is None else 2
+
+    def apply(self, x: Floats) -> Floats:
+        """The product with x (size, columns)."""
+        own = x if self.diagonal is None else self.diagonal[:, None] * x
+        return own + self.partner[:, None] * x[np.arange(len(x)) ^ self.stride]
 
 
 @dataclass(frozen=True)
 class Pass:
-    """Up to three outer factors of neighbouring strides, done on `2 ** len(factors)` chunks in registers."""
+    """`factors` factors in a row, done on groups of 2**bits chunks that lie 2**low chunks apart."""
 
-    factors: tuple[Factor, ...]
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Chunk strides in order of application."""
-        return tuple(factor.stride for factor in self.factors)
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """The 16x16 blocks around one middle: inner factors of twiddle blocks `2 * pair` and `2 * pair + 1`."""
-
-    pair: int
-
-
-Stage = Pass | Blocks
+    low: int
+    bits: int
+    factors: int
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Grid:
 
     @property
     def stored(self) -> int:
-        """A square smaller than a chunk is stored in the upper left of a 16x16 block."""
+        """A square smaller than a chunk is stored in the upper left of one of 16."""
         return max(self.inner, LANES)
 
 
@@ -77,56 +80,78 @@ def grid(in_features: int, out_features: int, expansion: int = 1) -> Grid:
     return Grid(tile, -(-out_features // tile), -(-in_features // tile), expansion * tile)
 
 
-def numbers(inner: int, width: int) -> int:
-    """Half-precision numbers in one stored square of size `inner` (a power of two, at least 16)."""
-    chunks, outer = _chunks(inner, width)
-    if outer == 0:
-        return LANES * LANES
-    outer_factors = width * 2 * outer - (width - 1)
-    return outer_factors * 2 * inner + width * chunks * LANES * LANES
+def words(inner: int, width: int) -> int:
+    """Words (of two numbers) in one stored square of size `inner` (a power of two, at least 16)."""
+    levels = _levels(inner, width)
+    joined = width - 1 if inner > LANES else 0
+    return (2 * width * levels - joined) * inner // 2
 
 
-def stages(inner: int, width: int) -> list[Stage]:
-    """The stages of one stored square in order of application; one `Blocks(0)` when there is one chunk."""
-    chunks, outer = _chunks(inner, width)
-    if outer == 0:
-        return [Blocks(0)]
-    rising = [1 << bit for bit in range(outer)]
-    result: list[Stage] = list(_passes([Factor(stride, (0,)) for stride in reversed(rising)]))
-    for pair in range(width):
-        result.append(Blocks(pair))
-        up = [Factor(stride, (2 * pair + 1,)) for stride in rising]
-        if pair == width - 1:
-            result += _passes(up)
-            break
-        joined = Factor(chunks // 2, (2 * pair + 1, 2 * pair + 2))
-        down = [Factor(stride, (2 * pair + 2,)) for stride in reversed(rising[:-1])]
-        result += _passes([*up[:-1], joined]) + _passes(down)
-    return result
+def passes(inner: int, width: int) -> list[Pass]:
+    """The passes over one stored square, in order of application."""
+    bits = _levels(inner, width) - 4
+    joined = 1 if bits else 0
+    within = len(_INNER_STRIDES)
+    if bits <= SMALL_BITS:
+        later = Pass(0, bits, 2 * bits - joined + within)
+        return [Pass(0, bits, 2 * bits + within), *[later] * (width - 1)]
+    middle = Pass(0, PASS_BITS, 2 * PASS_BITS + within)
+    cuts = list(range(bits, PASS_BITS, -PASS_BITS)) + [PASS_BITS]  # strides from the largest down
+    outer = [Pass(low, high - low, high - low) for high, low in zip(cuts, cuts[1:], strict=False)]
+    top, rest = outer[0], outer[1:]
+    turn = Pass(top.low, top.bits, 2 * top.bits - 1)
+    between = [middle, *reversed(rest), turn, *rest]
+    return [*outer, *between * (width - 1), middle, *reversed(outer)]
 
 
-def group_chunks(strides: tuple[int, ...], chunks: int) -> NDArray[np.intp]:
-    """Chunks touched together by a pass, `(groups, 2 ** len(strides))`: row g is `base_g + j * step`."""
-    step, last = min(strides), max(strides)
-    touched = 2 * last - step  # the bits step, 2 * step ... last
-    base = np.array([chunk for chunk in range(chunks) if not chunk & touched], dtype=np.intp)
-    return base[:, None] + step * np.arange(1 << len(strides), dtype=np.intp)
+def factors_of(twiddle: Floats) -> list[Factor]:
+    """The factors in order of application, all but the middle ones of unit diagonal.
+
+    The diagonals are pushed through the product: those of falling strides towards the middle behind them, those
+    of rising strides towards the middle before them (docs/design.md, "Run-time layout").
+
+    Args:
+        twiddle: (2 * width, log2 m, m / 2, 2, 2), m at least 16.
+    """
+    blocks, levels = twiddle.shape[:2]
+    size = 1 << levels
+    runs: list[list[tuple[int, Floats]]] = []  # between middles: (stride, blocks by index of their lower number)
+    middles: list[Floats] = []
+    for pair in range(blocks // 2):
+        falling = [(1 << k, twiddle[2 * pair, k]) for k in range(levels - 1, 0, -1)]
+        rising = [(1 << k, twiddle[2 * pair + 1, k]) for k in range(1, levels)]
+        middles.append(twiddle[2 * pair + 1, 0] @ twiddle[2 * pair, 0])
+        if runs and size > LANES:
+            stride, last = runs[-1].pop()
+            falling = [(stride, falling[0][1] @ last), *falling[1:]]
+            runs[-1] += falling
+        elif runs:
+            runs[-1] += falling
+        else:
+            runs.append(falling)
+        runs.append(rising)
+    return _unit_factors(runs, middles, size)
 
 
-def pack(twiddle: NDArray[np.floating], inner: int) -> Halves:
-    """One square `(2 * width, log2 m, m / 2, 2, 2)` as `numbers(inner, width)` halves in reading order."""
-    twiddle64, size = _checked_twiddle(twiddle, inner)
+def pack(twiddle: NDArray[np.floating], inner: int) -> Words:
+    """One square `(2 * width, log2 m, m / 2, 2, 2)` as `words(inner, width)` words in reading order."""
+    twiddle64 = _stored_twiddle(twiddle, inner)
     width = len(twiddle64) // 2
-    if size <= LANES:
-        block = np.zeros((LANES, LANES))
-        block[:size, :size] = _square_matrix(twiddle64, size)
-        return to_half(block.T.reshape(-1))
-    parts = [_stage_numbers(twiddle64, stage).reshape(-1) for stage in stages(inner, width)]
-    return to_half(np.concatenate(parts))
+    factors = factors_of(twiddle64)
+    vectors = [np.concatenate(part, axis=1) for part in _vectors(factors, passes(inner, width), inner)]
+    packed = to_words(np.concatenate([part.reshape(-1, LANES) for part in vectors]))
+    want = _dense(_plain_factors(twiddle64), inner)
+    error = np.linalg.norm(unpack_dense(packed, inner, width) - want) / max(float(np.linalg.norm(want)), 1e-30)
+    if not error < _WORST_ERROR:
+        raise LayoutError(
+            f"a square of size {inner} comes back changed by {error:.2g} of its norm, at most {_WORST_ERROR} is "
+            "expected; too many of its 2x2 blocks have a diagonal of nearly zero: train it from smaller rotations"
+        )
+    return packed
 
 
-def pack_layer(twiddle: NDArray[np.floating], rows: int, cols: int) -> Halves:
-    """All squares of a layer, `(rows * cols, 2 * width, log2 m, m / 2, 2, 2)` -> `(rows, cols, numbers)`."""
+def pack_layer(twiddle: NDArray[np.floating], rows: int, cols: int) -> Words:
+    """All squares of a layer, `(rows * cols, 2 * width, log2 m, m / 2, 2, 2)` -> `(rows, cols, words)`."""
     if twiddle.ndim != 6 or len(twiddle) != rows * cols:
         raise LayoutError(
             f"a {rows}x{cols} grid's twiddle must have {rows * cols} stacks, got {twiddle.shape}"
@@ -135,34 +160,70 @@ def pack_layer(twiddle: NDArray[np.floating], rows: int, cols: int) -> Halves:
     return np.stack([pack(square, inner) for square in twiddle]).reshape(rows, cols, -1)
 
 
-def unpack_dense(packed: NDArray[np.floating], inner: int, width: int) -> Floats:
-    """The matrix `(inner, inner)` that packed halves stand for, in float64: `y = matrix @ x`."""
-    total = numbers(inner, width)
+def scale_inputs(twiddle: Floats, cut: Grid, gain: Floats) -> Floats:
+    """The layer's twiddle, its inputs multiplied by gain (in): the first factor of every square takes it."""
+    stacks = len(twiddle)
+    result = twiddle.astype(np.float64, copy=True)
+    size = 2 * twiddle.shape[3]
+    padded = np.ones((cut.cols, size))
+    for col in range(cut.cols):
+        part = gain[col * cut.tile : (col + 1) * cut.tile]
+        padded[col, : len(part)] = part
+    by_half = padded.reshape(cut.cols, 2, size // 2).transpose(0, 2, 1)  # (cols, pair, half) of the top stride
+    result[:, 0, -1] *= np.tile(by_half, (stacks // cut.cols, 1, 1))[:, :, None, :]
+    return result
+
+
+def multiply_layer(twiddle: Floats, cut: Grid, x: Floats) -> Floats:
+    """The layer's squares times x (in), without cutting the outputs: (rows * tile,)."""
+    size = 2 * twiddle.shape[3]
+    result = np.zeros((cut.rows, cut.tile))
+    for number, square in enumerate(twiddle):
+        row, col = divmod(number, cut.cols)
+        part = np.zeros((size, 1))
+        given = x[col * cut.tile : (col + 1) * cut.tile]
+        part[: len(given), 0] = given
+        for factor in _plain_factors(square.astype(np.float64)):
+            part = factor.apply(part)
+        result[row] += part[: cut.tile, 0]
+    return result.reshape(-1)
+
+
+def unpack_dense(packed: Words, inner: int, width: int) -> Floats:
+    """The matrix `(inner, inner)` that packed words stand for, in float64: `y = matrix @ x`."""
+    total = words(inner, width)
     if packed.shape != (total,):
-        raise LayoutError(f"a square of size {inner}, width {width} has {total} numbers, got {packed.shape}")
-    values = packed.astype(np.float64)
-    # One column of `result` per input: the stages run on the identity, chunk by chunk.
-    result = np.eye(inner).reshape(inner // LANES, LANES, inner)
+        raise LayoutError(f"a square of size {inner}, width {width} has {total} words, got {packed.shape}")
+    return _dense(unpack_factors(packed, inner, width), inner)
+
+
+def unpack_factors(packed: Words, inner: int, width: int) -> list[Factor]:
+    """The factors that packed words stand for, in order of application."""
+    vectors = from_words(packed)
+    factors: list[Factor] = []
     start = 0
-    for stage in stages(inner, width):
-        count = inner * LANES if isinstance(stage, Blocks) else len(stage.factors) * 2 * inner
-        part = values[start : start + count]
-        start += count
-        if isinstance(stage, Blocks):
-            columns = part.reshape(-1, LANES, LANES)  # (chunk, input lane, output lane)
-            result = columns.transpose(0, 2, 1) @ result
-        else:
-            result = _run_pass(part, stage, result)
-    return result.reshape(inner, inner)
+    for one in passes(inner, width):
+        strides = _pass_strides(inner, width, len(factors), one.factors)
+        groups = _groups(one, inner)
+        count = sum(2 if stride == 1 else 1 for stride in strides)
+        part = vectors[start : start + groups.size * count].reshape(len(groups), -1, LANES)
+        start += groups.size * count
+        at = 0
+        for stride in strides:
+            values = np.empty((2 if stride == 1 else 1, inner // LANES, LANES))
+            for kind in range(len(values)):
+                values[kind][_vector_chunks(groups, stride)] = part[:, at : at + groups.shape[1]]
+                at += groups.shape[1]
+            flat = values.reshape(len(values), -1)
+            factors.append(Factor(stride, flat[-1], flat[0] if stride == 1 else None))
+    return factors
 
 
-def unpack_layer(
-    packed: NDArray[np.floating], sizes: tuple[int, int], width: int, expansion: int = 1
-) -> Floats:
-    """The dense weight `(out, in)` of a packed layer `(rows, cols, numbers)`; `sizes` is `(in, out)`."""
+def unpack_layer(packed: Words, sizes: tuple[int, int], width: int, expansion: int = 1) -> Floats:
+    """The dense weight `(out, in)` of a packed layer `(rows, cols, words)`; `sizes` is `(in, out)`."""
     in_features, out_features = sizes
     shape = grid(in_features, out_features, expansion)
-    if packed.shape != (shape.rows, shape.cols, numbers(shape.stored, width)):
+    if packed.shape != (shape.rows, shape.cols, words(shape.stored, width)):
         raise LayoutError(f"a packed layer {in_features} -> {out_features} cannot be {packed.shape}")
     n = shape.tile
     weight = np.zeros((shape.rows * n, shape.cols * n))
@@ -173,128 +234,192 @@ def unpack_layer(
     return weight[:out_features, :in_features]
 
 
-def pack_dense(weight: NDArray[np.floating]) -> Halves:
-    """A dense weight `(out, in)` in panels of 16 outputs: `(ceil(out / 16), in, 16)`, zero padded."""
-    if weight.ndim != 2 or 0 in weight.shape:
-        raise LayoutError(f"a dense weight must be (out, in), got shape {weight.shape}")
-    out_features, in_features = weight.shape
-    panels = -(-out_features // LANES)
-    padded = np.zeros((panels * LANES, in_features))
-    padded[:out_features] = weight
-    return to_half(padded.reshape(panels, LANES, in_features).transpose(0, 2, 1))
+def to_words(vectors: Floats) -> Words:
+    """Vectors (2 * k, 16), two by two in words (k * 16).
+
+    The first of two is rounded to bfloat16 and stands in the lower half. The second is the whole word taken as a
+    float32: with the lower half given, the upper half is the one that comes nearest.
+    """
+    bits = vectors.astype(np.float32).view(np.uint32).reshape(-1, 2, LANES).astype(np.int64)
+    low = (bits[:, 0] + 0x7FFF + (bits[:, 0] >> 16 & 1)) >> 16
+    sign, magnitude = bits[:, 1] & 0x80000000, bits[:, 1] & 0x7FFFFFFF
+    high = np.maximum((magnitude - low + 0x8000) >> 16, 0) | sign >> 16
+    result = np.ascontiguousarray(high << 16 | low, dtype=np.uint32).reshape(-1)
+    if not are_finite(result):
+        raise LayoutError("a weight is NaN, infinite, or too large for 16 bits; train it smaller")
+    return result
 
 
-def unpack_panels(panels: NDArray[np.floating], out_features: int) -> Floats:
-    """The dense weight `(out, in)` of panels `(ceil(out / 16), in, 16)`, in float64."""
-    if panels.ndim != 3 or panels.shape[2] != LANES or len(panels) != -(-out_features // LANES):
-        raise LayoutError(f"panels of {out_features} outputs cannot be {panels.shape}")
-    rows: Floats = panels.astype(np.float64).transpose(0, 2, 1).reshape(-1, panels.shape[1])
-    return rows[:out_features]
+def from_words(packed: Words) -> Floats:
+    """The vectors (2 * k, 16) that words (k * 16) hold, in float64."""
+    pairs = packed.reshape(-1, LANES)
+    both = np.stack([pairs << np.uint32(16), pairs], axis=1)
+    return both.view(np.float32).reshape(-1, LANES).astype(np.float64)
 
 
-def to_half(values: NDArray[np.floating]) -> Halves:
-    """Values in half precision, contiguous; refuses NaN and anything beyond the half range (65 504)."""
-    with np.errstate(over="ignore"):
-        half = np.ascontiguousarray(values, dtype=np.float16)
-    if not np.isfinite(half).all():
-        worst = values[~np.isfinite(half)][0]
-        raise LayoutError(
-            f"weight {worst} does not fit half precision (finite, at most 65504); train it smaller"
-        )
-    return half
+def are_finite(packed: Words) -> bool:
+    """Whether every number that the words hold is finite."""
+    exponent = np.uint32(0x7F80)
+    low, high = packed & exponent, packed >> np.uint32(16) & exponent
+    return not bool(((low == exponent) | (high == exponent)).any())
 
 
-def _chunks(inner: int, width: int) -> tuple[int, int]:
-    """Chunks of a stored square and how many outer strides it has."""
+def _levels(inner: int, width: int) -> int:
     if inner < LANES or inner & (inner - 1):
         raise LayoutError(f"a stored square's size must be a power of two, at least {LANES}, got {inner}")
     if width < 1:
         raise LayoutError(f"width must be at least 1, got {width}")
-    chunks = inner // LANES
-    return chunks, chunks.bit_length() - 1
+    return inner.bit_length() - 1
 
 
-def _passes(run: list[Factor]) -> list[Stage]:
-    """A run cut into passes of at most three factors from its start."""
-    return [Pass(tuple(run[i : i + MAX_FACTORS_PER_PASS])) for i in range(0, len(run), MAX_FACTORS_PER_PASS)]
-
-
-def _checked_twiddle(twiddle: NDArray[np.floating], inner: int) -> tuple[Floats, int]:
-    """The twiddle in float64 and its size m; refuses a shape that is not a K-matrix stored in `inner`."""
-    log_size = twiddle.shape[1] if twiddle.ndim == 5 else -1
-    size = 1 << max(log_size, 0)
-    expected = (2 * max(len(twiddle) // 2, 1), log_size, size // 2, 2, 2)
-    if log_size < 0 or twiddle.shape != expected or inner != max(size, LANES):
+def _stored_twiddle(twiddle: NDArray[np.floating], inner: int) -> Floats:
+    """The twiddle in float64, padded with identities to 16; refuses a shape that is not stored in `inner`."""
+    levels = twiddle.shape[1] if twiddle.ndim == 5 else -1
+    size = 1 << max(levels, 0)
+    expected = (2 * max(len(twiddle) // 2, 1), levels, size // 2, 2, 2)
+    if levels < 1 or twiddle.shape != expected or inner != max(size, LANES):
         raise LayoutError(
             f"twiddle must be (2 * width, log2 m, m/2, 2, 2), max(m, {LANES}) = {inner}; got {twiddle.shape}"
         )
-    return twiddle.astype(np.float64), size
+    if not np.isfinite(twiddle).all():
+        raise LayoutError("a twiddle is NaN or infinite; export an earlier checkpoint")
+    full = np.zeros((len(twiddle), inner.bit_length() - 1, inner // 2, 2, 2))
+    full[..., 0, 0] = full[..., 1, 1] = 1
+    full[:, :levels, : size // 2] = twiddle
+    return full
 
 
-def _factor_pairs(twiddle: Floats, factor: Factor) -> Floats:
-    """2x2 blocks of an outer factor by lower chunk, `(chunks, 16, 2, 2)`; upper chunks' rows are not set."""
-    log_stride = (factor.stride * LANES).bit_length() - 1
-    blocks = twiddle[factor.blocks[0], log_stride]
-    for block in factor.blocks[1:]:
-        blocks = twiddle[block, log_stride] @ blocks  # the later factor stands on the left
-    pairs = blocks.reshape(-1, factor.stride, LANES, 2, 2)
-    both = np.empty((len(pairs), 2, *pairs.shape[1:]))
-    both[:, 0] = pairs
-    return both.reshape(-1, LANES, 2, 2)
+def _ends(size: int, stride: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Lower and upper index of every pair of a stride, pairs in ascending order of the lower one."""
+    low = np.array([i for i in range(size) if not i & stride], dtype=np.intp)
+    return low, low + stride
 
 
-def _lower(radix: int, distance: int) -> NDArray[np.intp]:
-    """Lower members j of the pairs (j, j + distance) among `radix` chunks, ascending."""
-    return np.array([j for j in range(radix) if not j & distance], dtype=np.intp)
+def _plain_factors(twiddle: Floats) -> list[Factor]:
+    """The factors of a twiddle as they are, each with its diagonal."""
+    result = []
+    for block, levels in enumerate(twiddle):
+        order = range(len(levels)) if block % 2 else range(len(levels) - 1, -1, -1)
+        result += [_factor(1 << level, levels[level]) for level in order]
+    return result
 
 
-def _stage_numbers(twiddle: Floats, stage: Stage) -> Floats:
-    """A stage in reading order; a pass is `(groups, factors, radix / 2, 4, 16)`."""
-    if isinstance(stage, Blocks):
-        return _block_numbers(twiddle, stage.pair)
-    groups = group_chunks(stage.strides, twiddle.shape[2] * 2 // LANES)
-    step = min(stage.strides)
-    per_factor = []
-    for factor in stage.factors:
-        lower_chunks = groups[:, _lower(groups.shape[1], factor.stride // step)]
-        blocks = _factor_pairs(twiddle, factor)[lower_chunks]  # (groups, pairs, 16, 2, 2)
-        per_factor.append(blocks.reshape(*lower_chunks.shape, LANES, 4).swapaxes(-1, -2))
-    return np.stack(per_factor, axis=1)
+def _factor(stride: int, blocks: Floats) -> Factor:
+    """2x2 blocks (size / 2, 2, 2), pairs in ascending order, as a factor with its diagonal."""
+    low, high = _ends(2 * len(blocks), stride)
+    diagonal, partner = np.empty(2 * len(blocks)), np.empty(2 * len(blocks))
+    diagonal[low], partner[low] = blocks[:, 0, 0], blocks[:, 0, 1]
+    diagonal[high], partner[high] = blocks[:, 1, 1], blocks[:, 1, 0]
+    return Factor(stride, partner, diagonal)
 
 
-def _run_pass(part: Floats, stage: Pass, state: Floats) -> Floats:
-    """`state` (chunks, 16, columns) after a pass whose numbers are `part`."""
-    groups = group_chunks(stage.strides, len(state))
-    radix = groups.shape[1]
-    weights = part.reshape(len(groups), len(stage.factors), radix // 2, 4, LANES, 1)
-    for index, factor in enumerate(stage.factors):
-        distance = factor.stride // min(stage.strides)
-        low = _lower(radix, distance)
-        a, b = groups[:, low], groups[:, low + distance]  # (groups, pairs)
-        t00, t01, t10, t11 = (weights[:, index, :, k] for k in range(4))
-        result = np.empty_like(state)
-        result[a] = t00 * state[a] + t01 * state[b]
-        result[b] = t10 * state[a] + t11 * state[b]
-        state = result
-    return state
+def _with_diagonal(factor: Factor) -> tuple[Floats, Floats]:
+    """Diagonal and partners of a factor, no diagonal nearly zero beside the rest of its block."""
+    assert factor.diagonal is not None
+    index = np.arange(len(factor.partner)) ^ factor.stride
+    sizes = np.maximum(np.abs(factor.diagonal), np.abs(factor.partner))
+    least = _LEAST_DIAGONAL * np.maximum(np.maximum(sizes, sizes[index]), 1e-30)
+    small = np.abs(factor.diagonal) < least
+    return np.where(small, np.copysign(least, factor.diagonal), factor.diagonal), factor.partner
 
 
-def _block_numbers(twiddle: Floats, pair: int) -> Floats:
-    """The 16x16 blocks around one middle by columns: `(chunks, input lane, output lane)`."""
-    chunks = twiddle.shape[2] * 2 // LANES
-    inner = twiddle[2 * pair : 2 * pair + 2, :_INNER_FACTORS]
-    by_chunk = inner.reshape(2, _INNER_FACTORS, chunks, LANES // 2, 2, 2)
-    return np.stack([_square_matrix(by_chunk[:, :, chunk], LANES).T for chunk in range(chunks)])
+def _unit_factors(runs: list[list[tuple[int, Floats]]], middles: list[Floats], size: int) -> list[Factor]:
+    """Push the diagonals of the runs between (and around) the middles into these."""
+    middle = [_factor(1, blocks) for blocks in middles]
+    pushed: list[list[Factor]] = []
+    for number, run in enumerate(runs):
+        factors = [_factor(stride, blocks) for stride, blocks in run]
+        backward = 0 if number == 0 else _count_backward(run)
+        before, ahead = factors[:backward], factors[backward:]
+        scaled = np.ones(size)
+        unit = []
+        for factor in reversed(before):
+            own, partner = _with_diagonal(factor)
+            row = scaled * own
+            unit.append(Factor(factor.stride, scaled * partner / row[np.arange(size) ^ factor.stride]))
+            scaled = row
+        unit.reverse()
+        if number > 0:
+            middle[number - 1] = _scale_rows(middle[number - 1], scaled)
+        scaled = np.ones(size)
+        for factor in ahead:
+            own, partner = _with_diagonal(factor)
+            row = scaled * own
+            unit.append(Factor(factor.stride, partner * scaled[np.arange(size) ^ factor.stride] / row))
+            scaled = row
+        if number < len(middle):
+            middle[number] = _scale_columns(middle[number], scaled)
+        pushed.append(unit)
+    result = list(pushed[0])
+    for centre, run_after in zip(middle, pushed[1:], strict=True):
+        result += [centre, *run_after]
+    return result
 
 
-def _square_matrix(twiddle: Floats, size: int) -> Floats:
-    """The dense matrix `(size, size)` of a twiddle `(2 * width, log2 size, size / 2, 2, 2)`."""
-    matrix = np.eye(size)
-    for block, factors in enumerate(twiddle):
-        order = range(len(factors)) if block % 2 else range(len(factors) - 1, -1, -1)
-        for log_stride in order:
-            stride = 1 << log_stride
-            pairs = factors[log_stride].reshape(-1, stride, 2, 2)
-            split = matrix.reshape(-1, 2, stride, size)
-            matrix = np.einsum("gsoi,gisc->gosc", pairs, split).reshape(size, size)
-    return matrix
+def _count_backward(run: list[tuple[int, Floats]]) -> int:
+    """Factors of a run whose diagonals go to the middle before it: those of rising strides."""
+    strides = [stride for stride, _ in run]
+    return next((i for i in range(1, len(strides)) if strides[i] <= strides[i - 1]), len(strides))
+
+
+def _scale_rows(factor: Factor, by: Floats) -> Factor:
+    assert factor.diagonal is not None
+    return Factor(factor.stride, by * factor.partner, by * factor.diagonal)
+
+
+def _scale_columns(factor: Factor, by: Floats) -> Factor:
+    assert factor.diagonal is not None
+    index = np.arange(len(by)) ^ factor.stride
+    return Factor(factor.stride, factor.partner * by[index], factor.diagonal * by)
+
+
+def _dense(factors: Sequence[Factor], size: int) -> Floats:
+    result = np.eye(size)
+    for factor in factors:
+        result = factor.apply(result)
+    return result
+
+
+def _groups(one: Pass, inner: int) -> NDArray[np.intp]:
+    """Chunks touched together by a pass, (groups, 2**bits), groups by their first chunk."""
+    step = 1 << one.low
+    touched = (step << one.bits) - step
+    base = np.array([chunk for chunk in range(inner // LANES) if not chunk & touched], dtype=np.intp)
+    return base[:, None] + step * np.arange(1 << one.bits, dtype=np.intp)
+
+
+def _vector_chunks(groups: NDArray[np.intp], stride: int) -> NDArray[np.intp]:
+    """The chunk of each weight vector of a factor, by group: pair by pair, or one after the other."""
+    if stride < LANES:
+        return groups
+    step = groups[0, 1] - groups[0, 0]
+    distance = stride // LANES // step
+    low = np.array([j for j in range(groups.shape[1]) if not j & distance], dtype=np.intp)
+    return groups[:, np.stack([low, low + distance], axis=1).reshape(-1)]
+
+
+def _vectors(factors: Sequence[Factor], plan: Sequence[Pass], inner: int) -> list[list[Floats]]:
+    """For every pass the weight vectors of its factors, each (groups, vectors, 16)."""
+    result, start = [], 0
+    for one in plan:
+        groups = _groups(one, inner)
+        part = []
+        for factor in factors[start : start + one.factors]:
+            chunks = _vector_chunks(groups, factor.stride)
+            values = [factor.partner] if factor.diagonal is None else [factor.diagonal, factor.partner]
+            part += [value.reshape(-1, LANES)[chunks] for value in values]
+        start += one.factors
+        result.append(part)
+    return result
+
+
+def _pass_strides(inner: int, width: int, first: int, count: int) -> list[int]:
+    """Strides of factors first ... first + count - 1 in order of application."""
+    levels = inner.bit_length() - 1
+    falling = [1 << k for k in range(levels - 1, 0, -1)]
+    later = falling[1:] if inner > LANES else falling
+    rising = falling[::-1]
+    sequence = [*falling, 1, *rising]
+    for _ in range(width - 1):
+        sequence += [*later, 1, *rising]
+    return sequence[first : first + count]

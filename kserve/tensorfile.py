@@ -25,7 +25,9 @@ ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
+    "U32": np.dtype("<u4"),  # words of a K-matrix, each two numbers of 16 bits
     "I8": np.dtype("i1"),
+    "I32": np.dtype("<i4"),
     "U8": np.dtype("u1"),
 }
 _PADDING = "padding."
@@ -68,14 +70,14 @@ def dtype_name(array: NDArray[Any]) -> str:
 
 
 def check_finite(path: Path, tensors: Tensors) -> None:
-    """No NaN or infinity in any array of floats."""
+    """No NaN or infinity in any array of floats or of words."""
     for name, array in tensors.items():
-        if array.dtype.kind != "f":
+        if array.dtype.kind not in "fu":
             continue
         bad = next(_not_finite(array), None)
         if bad is not None:
             where = ", ".join(str(int(part)) for part in np.unravel_index(bad, array.shape))
-            value = array.reshape(-1)[bad]
+            value = array.reshape(-1)[bad] if array.dtype.kind == "f" else "NaN or infinity"
             raise BundleTensorError(
                 f"{path}: tensor {name} holds {value} at [{where}]; every number must be finite. Export it "
                 "again."
@@ -84,13 +86,15 @@ def check_finite(path: Path, tensors: Tensors) -> None:
 
 def _not_finite(array: NDArray[Any]) -> Iterator[int]:
     """Flat indices of NaN and infinity (exponent bits all ones), in slices so that memory stays small."""
+    words = array.dtype.kind == "u"  # both halves of a word have the exponent of a float32
     half = array.dtype.itemsize == 2
-    exponent = 0x7C00 if half else 0x7F800000
-    flat: NDArray[Any] = array.reshape(-1).view(np.uint16 if half else np.uint32)
+    exponent = 0x7F80 if words else 0x7C00 if half else 0x7F800000
+    flat: NDArray[Any] = array.reshape(-1).view(np.uint16 if words or half else np.uint32)
+    numbers = flat.size // max(array.size, 1)
     step = 1 << 16
     for start in range(0, flat.size, step):
         hits = np.flatnonzero((flat[start : start + step] & exponent) == exponent)
-        yield from (start + int(hit) for hit in hits[:1])
+        yield from ((start + int(hit)) // numbers for hit in hits[:1])
 
 
 def _layout(tensors: Mapping[str, NDArray[Any]]) -> tuple[dict[str, Any], dict[str, int]]:

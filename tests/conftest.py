@@ -14,7 +14,7 @@ import pytest
 
 from kserve._engine import kernels
 
-ISAS = ("scalar", "avx2", "avx512", "avx512vnni")
+ISAS = ("scalar", "avx2", "avx512", "avx512vnni", "amx")
 
 
 def pytest_report_header() -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Halves = NDArray[np.uint16]
+Words = NDArray[np.uint32]
 Result = tuple[Floats, Floats]
 Sizes = tuple[int, int, int, int]
 
@@ -34,64 +35,81 @@ def widened(halves: Halves) -> Floats:
     return halves.view(np.float16).astype(np.float64)
 
 
-def stages(chunks: int, width: int) -> Iterator[list[int] | None]:
-    """Runs of outer factors by their chunk strides, in order of application; None is a block stage."""
-    falling = []
-    stride = chunks // 2
-    while stride >= 1:
-        falling.append(stride)
-        stride //= 2
-    rising = falling[::-1]
-    if chunks == 1:
-        yield None
+def word_vectors(words: Words) -> Floats:
+    """(2 * k, 16) weights from words (k * 16): lower halves shifted up, then the words themselves, as floats."""
+    pairs = words.reshape(-1, LANES)
+    return np.stack([(pairs << 16).view(np.float32), pairs.view(np.float32)], axis=1).reshape(-1, LANES).astype(np.float64)
+
+
+def random_words(generator: np.random.Generator, count: int, scale: float) -> Words:
+    """`count` words whose numbers are about normal, of this standard deviation."""
+    bits = (generator.standard_normal((2, count)) * scale).astype(np.float32).view(np.uint32)
+    words: Words = (bits[0] >> 16) | (bits[1] & np.uint32(0xFFFF0000))
+    return words
+
+
+def passes(chunks: int, width: int) -> Iterator[tuple[int, int, list[int]]]:
+    """Passes as (smallest stride in chunks, chunks in a group, strides of the factors in lanes)."""
+    strides = [1 << bit for bit in range(chunks.bit_length() - 1)]  # in chunks, rising
+    inner = [8, 4, 2, 1, 2, 4, 8]
+
+    def lanes(of_chunks: list[int]) -> list[int]:
+        return [stride * LANES for stride in of_chunks]
+
+    if chunks <= 16:
+        for pair in range(width):
+            falling = strides[::-1] if pair == 0 else strides[-2::-1] if strides else []
+            yield 1, chunks, lanes(falling) + inner + lanes(strides)
         return
-    yield falling
+    low, high = strides[:3], strides[3:]
+    cut = [high[max(end - 3, 0) : end] for end in range(len(high), 0, -3)]  # from the largest strides down
+    middle = (1, 8, lanes(low[::-1]) + inner + lanes(low))
+    for part in cut:
+        yield part[0], 2 ** len(part), lanes(part[::-1])
     for _ in range(width - 1):
-        yield None
-        yield rising  # ends in the joined factor
-        yield falling[1:]
-    yield None
-    yield rising
+        yield middle
+        for part in reversed(cut[1:]):
+            yield part[0], 2 ** len(part), lanes(part)
+        yield cut[0][0], 2 ** len(cut[0]), lanes(cut[0] + cut[0][-2::-1])
+        for part in cut[1:]:
+            yield part[0], 2 ** len(part), lanes(part[::-1])
+    yield middle
+    for part in reversed(cut):
+        yield part[0], 2 ** len(part), lanes(part)
 
 
-def kmatrix_square(weights: Halves, width: int, x: Floats) -> Result:
-    """One square on the columns of x (inner, columns); `weights` are its numbers in run-time layout."""
-    numbers = widened(weights)
+def kmatrix_square(words: Words, width: int, x: Floats) -> Result:
+    """One square on the columns of x (inner, columns); `words` are its weights in run-time layout."""
+    weights = iter(word_vectors(words))
     chunks = len(x) // LANES
-    value = x.reshape(chunks, LANES, -1).astype(np.float64)
-    magnitude = np.abs(value)
-    at = 0
-    for run in stages(chunks, width):
-        if run is None:
-            blocks = numbers[at : at + chunks * 256].reshape(chunks, LANES, LANES)
-            value = np.einsum("cji,cjk->cik", blocks, value)
-            magnitude = np.einsum("cji,cjk->cik", np.abs(blocks), magnitude)
-            at += chunks * 256
-            continue
-        for start in range(0, len(run), 3):
-            at = _apply_pass(run[start : start + 3], numbers, at, (value, magnitude))
-    assert at == len(numbers), f"the layout has {at} numbers, the array {len(numbers)}"
-    return value.reshape(x.shape), magnitude.reshape(x.shape)
+    value, magnitude = x.astype(np.float64), np.abs(x).astype(np.float64)
+    for step, radix, strides in passes(chunks, width):
+        for base in (chunk for chunk in range(chunks) if not chunk & (step * (radix - 1))):
+            group = [base + step * j for j in range(radix)]
+            for stride in strides:
+                _apply_factor(group, stride, weights, (value, magnitude))
+    assert next(weights, None) is None, "the layout has fewer words than the array"
+    return value, magnitude
 
 
-def _apply_pass(strides: list[int], numbers: Floats, at: int, vectors: Result) -> int:
-    """One pass on both vectors in place; returns where the next numbers start."""
-    radix, step = 2 ** len(strides), min(strides)
-    busy = sum(strides)
-    for base in (chunk for chunk in range(len(vectors[0])) if not chunk & busy):
-        for stride in strides:
-            for low in (j for j in range(radix) if not j & (stride // step)):
-                block = numbers[at : at + 64].reshape(2, 2, LANES, 1)
-                at += 64
-                pair = [base + low * step, base + low * step + stride]
-                for vector, t in zip(vectors, (block, np.abs(block)), strict=True):
-                    a, b = vector[pair[0]], vector[pair[1]]
-                    vector[pair] = t[:, 0] * a + t[:, 1] * b
-    return at
+def _apply_factor(group: list[int], stride: int, weights: Iterator[Floats], vectors: Result) -> None:
+    """One factor on the chunks of a group, in place."""
+    order = group if stride < LANES else _pairs(group, stride // LANES)
+    diagonal = [next(weights) for _ in order] if stride == 1 else [np.ones(LANES) for _ in order]
+    partner = [next(weights) for _ in order]
+    lanes = np.concatenate([np.arange(LANES) + chunk * LANES for chunk in order])
+    own, other = np.concatenate(diagonal)[:, None], np.concatenate(partner)[:, None]
+    for vector, sign in zip(vectors, (lambda a: a, np.abs), strict=True):
+        vector[lanes] = sign(own) * vector[lanes] + sign(other) * vector[lanes ^ stride]
 
 
-def kmatrix_layer(weights: Halves, width: int, sizes: Sizes, x: NDArray[np.float32]) -> Result:
-    """A grid of squares; sizes (inputs, outputs, tile, inner), weights (grid rows, grid columns, numbers)."""
+def _pairs(group: list[int], distance: int) -> list[int]:
+    """The chunks of a group pair by pair, the lower one of each first."""
+    return [chunk for low in group if not low & distance for chunk in (low, low + distance)]
+
+
+def kmatrix_layer(weights: Words, width: int, sizes: Sizes, x: NDArray[np.float32]) -> Result:
+    """A grid of squares; sizes (inputs, outputs, tile, inner), weights (grid rows, grid columns, words)."""
     inputs, outputs, tile, inner = sizes
     grid_rows, grid_cols = weights.shape[:2]
     padded = np.zeros((grid_cols * tile, len(x)))
@@ -109,9 +127,8 @@ def kmatrix_layer(weights: Halves, width: int, sizes: Sizes, x: NDArray[np.float
 
 
 def kmatrix_roundings(inner: int, width: int, grid_cols: int) -> int:
-    """Roundings on the longest way: up to three a factor, 32 a block, one a grid part, two at the end."""
-    outer = (inner // LANES).bit_length() - 1
-    return width * (3 * 2 * outer + 2 * LANES) + grid_cols + 2
+    """Roundings on the longest way: up to two a factor, three in a middle, one a grid part, two at the end."""
+    return width * (4 * inner.bit_length() + 3) + grid_cols + 2
 
 
 def dense_layer(weights: Halves, outputs: int, x: NDArray[np.float32]) -> Result:
@@ -121,10 +138,16 @@ def dense_layer(weights: Halves, outputs: int, x: NDArray[np.float32]) -> Result
     return rows @ matrix.T, np.abs(rows) @ np.abs(matrix.T)
 
 
+def normalised(x: NDArray[np.float32]) -> Floats:
+    """Rows (..., n) of mean 0 and variance 1."""
+    rows = x.astype(np.float64)
+    centred = rows - rows.mean(axis=-1, keepdims=True)
+    unit: Floats = centred / np.sqrt(rows.var(axis=-1, keepdims=True) + 1e-5)
+    return unit
+
+
 def layer_norm(x: NDArray[np.float32], gain: NDArray[np.float32], bias: NDArray[np.float32]) -> Floats:
-    row = x.astype(np.float64)
-    unit: Floats = (row - row.mean()) / np.sqrt(row.var() + 1e-5)
-    return unit * gain + bias
+    return normalised(x) * gain + bias
 
 
 def softmax(x: NDArray[np.float32]) -> Floats:

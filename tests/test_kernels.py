@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 import reference
 from kserve._engine import kernels
+from kserve.dense_layout import byte_panels
 from kserve.runtime_layout import pack
-from reference import UNIT_ROUNDOFF, Floats, random_floats, random_halves
+from reference import UNIT_ROUNDOFF, Floats, random_floats, random_halves, random_words, widened
 
 SIZES = [1, 15, 16, 17, 31, 33, 255, 512, 1025]
 size_cases = pytest.mark.parametrize("n", SIZES, ids=[f"n{n}" for n in SIZES])
@@ -37,11 +38,11 @@ def assert_within(got: NDArray[np.float32], want: Floats, bound: Floats | float)
     assert excess[worst] <= 0, f"at {worst}: got {got[worst]}, wanted {want[worst]}, {excess[worst]} too far"
 
 
-def make_layer(case: Case) -> tuple[kernels.KMatrixLayer, NDArray[np.uint16]]:
-    """A layer with random weights; 0.6 keeps numbers near 1 through many factors."""
+def make_layer(case: Case) -> tuple[kernels.KMatrixLayer, NDArray[np.uint32]]:
+    """A layer with random weights, small enough that numbers stay near 1 through many factors."""
     layer = kernels.KMatrixLayer(*case)
-    shape = (layer.grid_rows, layer.grid_cols, layer.numbers_per_square)
-    return layer, random_halves(generator(*case), shape, 0.6)
+    shape = (layer.grid_rows, layer.grid_cols, layer.words_per_square)
+    return layer, random_words(generator(*case), int(np.prod(shape)), 0.4).reshape(shape)
 
 
 @layer_cases
@@ -65,6 +66,18 @@ def test_kmatrix_epilogue_adds_bias_then_relu_then_residual(table: kernels.Kerne
     np.testing.assert_array_equal(got, np.maximum(plain + bias, 0) + residual)
 
 
+@pytest.mark.parametrize("case", [(256, 512, 1, 1), (512, 512, 1, 1), (512, 256, 1, 1), (70, 40, 2, 1)], ids=str)
+def test_kmatrix_normalises_its_input(table: kernels.Kernels, case: Case) -> None:
+    layer, weights = make_layer(case)
+    x = random_floats(generator(13), 6, layer.inputs) * 3 + 1
+    bias = random_floats(generator(14), layer.outputs)
+    unit = np.stack([table.layer_norm(row) for row in x])
+    for residual in (None, random_floats(generator(15), 6, layer.outputs)):
+        want = table.kmatrix(layer, weights, unit, kernels.LinearExtras(bias=bias, residual=residual))
+        extras = kernels.LinearExtras(bias=bias, residual=residual, normalise=True)
+        np.testing.assert_array_equal(table.kmatrix(layer, weights, x, extras), want)
+
+
 @pytest.mark.parametrize(
     "case", [(256, 256, 1, 1), (100, 300, 2, 1), (300, 28, 1, 2), (16, 16, 1, 1)], ids=str
 )
@@ -78,8 +91,8 @@ def test_kmatrix_row_does_not_depend_on_the_others(table: kernels.Kernels, case:
 
 
 @pytest.mark.parametrize("n", [2, 16, 32, 256, 1024], ids=lambda n: f"n{n}")
-def test_kmatrix_of_hadamard_is_exact(table: kernels.Kernels, n: int) -> None:
-    """Factors [[1, 1], [1, -1]] after identities; whole numbers leave nothing to round."""
+def test_kmatrix_of_hadamard_is_the_transform(table: kernels.Kernels, n: int) -> None:
+    """Factors [[1, 1], [1, -1]] after identities, to what 16 bits make of a 1 that shares its word."""
     twiddle = np.zeros((2, n.bit_length() - 1, n // 2, 2, 2))
     twiddle[0, ..., 0, 0] = twiddle[0, ..., 1, 1] = 1
     twiddle[1] = np.array([[1, 1], [1, -1]])
@@ -87,9 +100,10 @@ def test_kmatrix_of_hadamard_is_exact(table: kernels.Kernels, n: int) -> None:
     hadamard = np.ones((1, 1))
     while len(hadamard) < n:
         hadamard = np.kron(np.array([[1, 1], [1, -1]]), hadamard)
-    x = generator(6).integers(-9, 10, (2, n)).astype(np.float32)
-    weights = pack(twiddle, layer.inner).view(np.uint16).reshape(1, 1, -1)
-    np.testing.assert_array_equal(table.kmatrix(layer, weights, x), x @ hadamard.T)
+    x = random_floats(generator(6), 2, n)
+    got = table.kmatrix(layer, pack(twiddle, layer.inner).reshape(1, 1, -1), x)
+    error = np.linalg.norm(got - x @ hadamard.T) / np.linalg.norm(x @ hadamard.T)
+    assert error < 2.0**-8 * np.sqrt(2 * n.bit_length())
 
 
 @size_cases
@@ -128,6 +142,13 @@ def test_layer_norm_against_float64(table: kernels.Kernels, n: int) -> None:
     spread = np.abs(x).max() / np.sqrt(float(x.var()) + 1e-5)
     size = (spread + np.abs(want - bias)) * np.abs(gain).max() + np.abs(bias)
     assert_within(table.layer_norm(x, gain, bias), want, (n / 8 + 16) * UNIT_ROUNDOFF * size)
+
+
+@size_cases
+def test_layer_norm_without_gain_normalises(table: kernels.Kernels, n: int) -> None:
+    x = random_floats(generator(n), n)
+    ones, zeros = np.ones(n, np.float32), np.zeros(n, np.float32)
+    np.testing.assert_array_equal(table.layer_norm(x), table.layer_norm(x, ones, zeros))
 
 
 def test_layer_norm_of_a_constant_row_is_the_bias(table: kernels.Kernels) -> None:
@@ -183,13 +204,21 @@ def test_dynconv_against_float64(table: kernels.Kernels, n: int, taps: int) -> N
 
 
 @size_cases
+def test_dynconv_of_halves_is_that_of_their_floats(table: kernels.Kernels, n: int) -> None:
+    window, weights = random_halves(generator(n), (7, 3 * n), 1.0), random_floats(generator(7), 3, 7)
+    present = [j % 3 != 1 for j in range(7)]
+    got = table.dynconv_half(window, present, weights)
+    np.testing.assert_array_equal(got, table.dynconv(widened(window).astype(np.float32), present, weights))
+
+
+@size_cases
 @pytest.mark.parametrize("length", [1, 5, 40], ids=lambda n: f"len{n}")
 def test_attention_against_float64(table: kernels.Kernels, n: int, length: int) -> None:
     query = random_floats(generator(n), 2 * n)
-    keys = random_floats(generator(n, 1), length, 2 * n)
-    values = random_floats(generator(n, 2), length, 2 * n)
+    halves = [random_halves(generator(n, seed), (length, 2 * n), 1.0) for seed in (1, 2)]
+    keys, values = map(widened, halves)
     want, shares = reference.attention(query, keys, values, 2)
-    got, got_shares = table.attention(query, keys, values, 2)
+    got, got_shares = table.attention(query, *halves, 2)
     # A score's error: its roundings, times the product of norms; it is the relative error of its share.
     key_norm = np.linalg.norm(keys.reshape(length, 2, -1), axis=2).max()
     norms = float(np.linalg.norm(query.reshape(2, -1), axis=1).max() * key_norm)
@@ -213,9 +242,9 @@ def test_wide_paths_give_the_same_bits(wide_tables: list[kernels.Kernels], n: in
     layer, weights = make_layer((n, 2 * n + 1, 2, 1))
     panels = random_halves(generator(n), (-(-n // 16), n, 16), 1.0)
     x, window = random_floats(generator(n, 1), 5, n), random_floats(generator(n, 2), 7, 4 * n)
-    words = generator(n).integers(-127, 128, (9, n)).astype(np.int8)
-    vocabulary = kernels.Vocabulary(words, random_floats(generator(n, 3), 9))
-    keys = random_floats(generator(n, 4), 11, 4 * n)
+    rows = generator(n).integers(-127, 128, (9, n)).astype(np.int8)
+    vocabulary = kernels.Vocabulary(rows, byte_panels(rows), random_floats(generator(n, 3), 9))
+    keys = random_halves(generator(n, 4), (11, 4 * n), 1.0)
 
     def run(table: kernels.Kernels) -> list[bytes]:
         arrays = [
@@ -226,7 +255,9 @@ def test_wide_paths_give_the_same_bits(wide_tables: list[kernels.Kernels], n: in
             table.softmax(x[0] * 5),
             table.dynconv(window, [True] * 7, x[:4, :7].copy()),
             *table.attention(window[0], keys, keys, 4),
-            table.embed(words[0], 0.1, x[0]),
+            table.embed(rows[0], 0.1, x[0]),
+            table.narrow(x[0]),
+            table.dynconv_half(keys[:7].copy(), [True] * 7, x[:4, :7].copy()),
             *table.rank_tokens(vocabulary, x, 4),
         ]
         return [array.tobytes() for array in arrays]
@@ -242,6 +273,18 @@ def test_every_half_is_widened_exactly(table: kernels.Kernels) -> None:
     panels = halves.reshape(-1, 1, 16)
     got = table.dense(kernels.DenseLayer(1, len(halves), panels), np.ones((1, 1), np.float32))
     np.testing.assert_array_equal(got[0], halves.view(np.float16).astype(np.float32))
+
+
+def test_narrowing_is_that_of_numpy(table: kernels.Kernels) -> None:
+    """Every half, what lies just between two of them, subnormal and too large numbers."""
+    halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
+    between = (halves[1:] + halves[:-1]) / 2
+    x = np.concatenate([halves, between, np.nextafter(between, 0), np.nextafter(between, np.float32(np.inf))])
+    x = np.concatenate([x, -x, [65519.9, 65520, 1e30, np.inf, -np.inf, 1e-40]]).astype(np.float32)
+    with np.errstate(over="ignore"):
+        want = x.astype(np.float16)
+    np.testing.assert_array_equal(table.narrow(x).view(np.float16), want)
+    assert np.isnan(table.narrow(np.full(3, np.nan, np.float32)).view(np.float16)).all()
 
 
 def test_arrays_of_another_type_or_stride_are_refused(table: kernels.Kernels) -> None:

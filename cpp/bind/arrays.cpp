@@ -8,7 +8,7 @@ namespace kserve {
 
 HeldDense::HeldDense(std::size_t inputs, std::size_t outputs, py::array weights, std::optional<Floats> scale)
     : weights_(std::move(weights)), scale_(std::move(scale)) {
-  const py::ssize_t panels = ssize((outputs + kernels::kLanes - 1) / kernels::kLanes);
+  const py::ssize_t panels = ssize(kernels::panels_of(outputs));
   layer_.in = inputs;
   layer_.out = outputs;
   layer_.weights = weights_.data();
@@ -22,10 +22,14 @@ HeldDense::HeldDense(std::size_t inputs, std::size_t outputs, py::array weights,
                                   std::to_string(kernels::kMaxInt8Inputs) + " inputs, not " +
                                   std::to_string(inputs) + (scale_ ? "" : " without a scale"));
     }
-    expect_shape(weights_, "weights", {panels, (ssize(inputs) + bytes - 1) / bytes, lanes, bytes});
+    expect_shape(weights_, "weights", {panels, ssize(kernels::byte_groups(inputs)), lanes, bytes});
     expect_shape(*scale_, "scale", {panels, lanes});
     layer_.precision = kernels::Precision::kInt8;
     layer_.scale = scale_->data();
+    offset_.resize(static_cast<std::size_t>(panels * lanes));
+    kernels::measure_offsets(static_cast<const std::int8_t*>(weights_.data()), outputs,
+                             kernels::byte_groups(inputs), offset_.data());
+    layer_.offset = offset_.data();
     return;
   }
   if (!py::isinstance<Halves>(weights_) && !py::isinstance<Floats>(weights_)) {

@@ -18,6 +18,7 @@ namespace py = pybind11;
 
 using Floats = py::array_t<float, py::array::c_style>;
 using Halves = py::array_t<std::uint16_t, py::array::c_style>;
+using Words = py::array_t<std::uint32_t, py::array::c_style>;
 using Bytes = py::array_t<std::int8_t, py::array::c_style>;
 
 // Throws unless the array `name` has this number of dimensions and, where wanted is not -1, these sizes.
@@ -71,6 +72,7 @@ class HeldDense {
  private:
   py::array weights_;
   std::optional<Floats> scale_;
+  std::vector<std::int32_t> offset_;
   kernels::Dense layer_;
 };
 

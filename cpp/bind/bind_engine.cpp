@@ -14,7 +14,7 @@
 #include "bind/bind_options.h"
 #include "bind/module.h"
 #include "engine/error.h"
-#include "engine/scheduler.h"
+#include "engine/engine.h"
 #include "kernels/dispatch.h"
 
 namespace py = pybind11;
@@ -48,6 +48,8 @@ DataType data_type(const py::dtype& type) {
   if (native && type.kind() == 'f' && type.itemsize() == 4) return DataType::kFloat32;
   if (native && type.kind() == 'f' && type.itemsize() == 2) return DataType::kFloat16;
   if (native && type.kind() == 'i' && type.itemsize() == 1) return DataType::kInt8;
+  if (native && type.kind() == 'i' && type.itemsize() == 4) return DataType::kInt32;
+  if (native && type.kind() == 'u' && type.itemsize() == 4) return DataType::kUint32;
   return DataType::kOther;
 }
 
@@ -190,7 +192,7 @@ void bind_engine(py::module_& module) {
       .def("score", &score, py::arg("sources"), py::arg("targets"), py::arg("cancel") = py::none(),
            "Log-probabilities of the tokens of given targets, and of the end token after each.")
       .def("encode", &encode_source, py::arg("source"),
-           "The encoder's states of one source, (time, d_model).")
+           "The encoder's states of one source, each normalised, (time, d_model).")
       .def_property_readonly("isa", [](const HeldEngine& held) { return std::string(held.get().isa()); })
       .def_property_readonly("threads", [](const HeldEngine& held) { return held.get().threads(); })
       .def_property_readonly(

@@ -1,5 +1,5 @@
 // kserve._engine.kernels: the raw kernels of each instruction set, for tests and benchmarks. Arrays are
-// float32 (weights uint16 holding IEEE half, tables int8), row-major and never converted or copied on the way
+// float32 (words of weights uint32, IEEE halves uint16, tables int8), row-major and never converted or copied on the way
 // in.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
@@ -7,6 +7,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "bind/arrays.h"
 #include "bind/module.h"
@@ -18,14 +19,17 @@ namespace {
 
 using kernels::KernelTable;
 
-// What is added to a linear layer's result; keeps the arrays alive.
+// What is done before and after a linear layer's product; keeps the arrays alive.
 struct LinearExtras {
   std::optional<Floats> bias;
   bool relu = false;
   std::optional<Floats> residual;
+  bool normalise = false;
 
-  kernels::Epilogue epilogue(std::size_t rows, std::size_t out) const {
+  // zeros: (out), the bias where there is none.
+  kernels::Epilogue epilogue(std::size_t rows, std::size_t out, const std::vector<float>& zeros) const {
     kernels::Epilogue result;
+    result.bias = zeros.data();
     if (bias) {
       expect_shape(*bias, "bias", {ssize(out)});
       result.bias = bias->data();
@@ -40,21 +44,22 @@ struct LinearExtras {
   }
 };
 
-Floats kmatrix(const KernelTable& table, kernels::KMatrix layer, const Halves& weights, const Floats& x,
+Floats kmatrix(const KernelTable& table, kernels::KMatrix layer, const Words& words, const Floats& x,
                const LinearExtras& extras) {
-  expect_shape(weights, "weights",
-               {ssize(layer.grid_rows), ssize(layer.grid_cols), ssize(layer.numbers_per_square)});
+  expect_shape(words, "words",
+               {ssize(layer.grid_rows), ssize(layer.grid_cols), ssize(layer.words_per_square)});
   expect_shape(x, "x", {-1, ssize(layer.in)});
   const std::size_t rows = size_at(x, 0);
   Floats y({ssize(rows), ssize(layer.out)});
-  const kernels::Epilogue epilogue = extras.epilogue(rows, layer.out);
-  const float* const from = x.data();
+  const std::vector<float> zeros(layer.out, 0.0F);
+  const kernels::Epilogue epilogue = extras.epilogue(rows, layer.out, zeros);
+  const kernels::InputRows from{x.data(), layer.in, rows, extras.normalise};
   float* const to = y.mutable_data();
-  layer.weights = weights.data();
+  layer.words = words.data();
   {
     const py::gil_scoped_release released;
     const Scratch scratch(kernels::kmatrix_scratch_floats(layer));
-    table.kmatrix(layer, from, layer.in, rows, epilogue, to, layer.out, scratch.data());
+    table.kmatrix(layer, from, epilogue, to, layer.out, scratch.data());
   }
   return y;
 }
@@ -62,24 +67,28 @@ Floats kmatrix(const KernelTable& table, kernels::KMatrix layer, const Halves& w
 Floats dense(const KernelTable& table, const HeldDense& held, const Floats& x, const LinearExtras& extras) {
   const kernels::Dense& layer = held.get();
   expect_shape(x, "x", {-1, ssize(layer.in)});
+  if (extras.normalise) throw std::invalid_argument("dense layers take rows as they are; normalise them before");
   const std::size_t rows = size_at(x, 0);
   Floats y({ssize(rows), ssize(layer.out)});
-  const kernels::Epilogue epilogue = extras.epilogue(rows, layer.out);
-  const float* const from = x.data();
+  const std::vector<float> zeros(layer.out, 0.0F);
+  const kernels::Epilogue epilogue = extras.epilogue(rows, layer.out, zeros);
+  const kernels::InputRows from{x.data(), layer.in, rows, false};
   float* const to = y.mutable_data();
   const py::gil_scoped_release released;
   const Scratch scratch(kernels::dense_scratch_floats(layer));
-  table.dense(layer, from, layer.in, rows, epilogue, to, layer.out, scratch.data());
+  table.dense(layer, from, epilogue, to, layer.out, scratch.data());
   return y;
 }
 
-Floats layer_norm(const KernelTable& table, const Floats& x, const Floats& gain, const Floats& bias,
-                  float epsilon) {
+Floats layer_norm(const KernelTable& table, const Floats& x, const std::optional<Floats>& gain,
+                  const std::optional<Floats>& bias) {
   expect_shape(x, "x", {-1});
-  expect_shape(gain, "gain", {x.size()});
-  expect_shape(bias, "bias", {x.size()});
+  if (gain.has_value() != bias.has_value()) throw std::invalid_argument("give gain and bias, or neither");
+  if (gain) expect_shape(*gain, "gain", {x.size()});
+  if (bias) expect_shape(*bias, "bias", {x.size()});
   Floats y(x.size());
-  table.layer_norm(x.data(), size_at(x, 0), gain.data(), bias.data(), epsilon, y.mutable_data());
+  table.layer_norm(x.data(), size_at(x, 0), gain ? gain->data() : nullptr, bias ? bias->data() : nullptr,
+                   y.mutable_data());
   return y;
 }
 
@@ -97,43 +106,54 @@ Floats softmax(const KernelTable& table, const Floats& x) {
   expect_shape(x, "x", {-1});
   Floats y(x.size());
   std::copy_n(x.data(), x.size(), y.mutable_data());
-  table.softmax(y.mutable_data(), size_at(y, 0));
+  table.softmax(y.mutable_data(), 1, size_at(y, 0));
   return y;
 }
 
-// window (taps, heads * head_dim); row j counts only where present[j].
-Floats dynconv(const KernelTable& table, const Floats& window, const std::vector<bool>& present,
-               const Floats& weights) {
+// window (taps, heads * head_dim), float32 or IEEE halves; row j counts only where present[j].
+template <class Number>
+Floats dynconv(const KernelTable& table, const py::array_t<Number, py::array::c_style>& window,
+               const std::vector<bool>& present, const Floats& weights) {
   expect_shape(window, "window", {-1, -1});
   expect_shape(weights, "weights", {-1, window.shape(0)});
   if (present.size() != size_at(window, 0)) {
     throw std::invalid_argument("present has " + std::to_string(present.size()) + " flags, expected " +
                                 std::to_string(window.shape(0)) + ", one a row of window");
   }
-  const std::size_t heads = size_at(weights, 0);
-  const std::size_t channels = size_at(window, 1);
-  std::vector<const float*> rows(present.size(), nullptr);
+  const std::size_t channels = size_at(window, 1), heads = size_at(weights, 0);
+  std::vector<const Number*> rows(present.size(), nullptr);
   for (std::size_t j = 0; j < rows.size(); ++j) {
     if (present[j]) rows[j] = window.data() + j * channels;
   }
   Floats y(ssize(channels));
-  table.dynconv(rows.data(), weights.data(), heads, channels / heads, rows.size(), y.mutable_data());
+  const kernels::HeadSizes sizes{heads, channels / heads};
+  if constexpr (std::is_same_v<Number, float>) {
+    table.dynconv(rows.data(), weights.data(), sizes, rows.size(), y.mutable_data());
+  } else {
+    table.dynconv_half(rows.data(), weights.data(), sizes, rows.size(), y.mutable_data());
+  }
   return y;
 }
 
-// Returns y (heads * head_dim) and the probabilities (heads, length).
-std::pair<Floats, Floats> attention(const KernelTable& table, const Floats& query, const Floats& keys,
-                                    const Floats& values, std::size_t heads) {
+// Returns y (heads * head_dim) and the probabilities (heads, length). keys, values: IEEE halves.
+std::pair<Floats, Floats> attention(const KernelTable& table, const Floats& query, const Halves& keys,
+                                    const Halves& values, std::size_t heads) {
   expect_shape(query, "query", {-1});
   expect_shape(keys, "keys", {-1, query.size()});
   expect_shape(values, "values", {keys.shape(0), query.size()});
-  const std::size_t channels = size_at(query, 0);
-  const std::size_t length = size_at(keys, 0);
+  const std::size_t channels = size_at(query, 0), length = size_at(keys, 0);
   Floats y(query.size());
   Floats probabilities({ssize(heads), ssize(length)});
-  table.attention(query.data(), keys.data(), values.data(), channels, length, heads, channels / heads,
+  table.attention(query.data(), {keys.data(), values.data(), length}, {heads, channels / heads},
                   probabilities.mutable_data(), y.mutable_data());
   return {y, probabilities};
+}
+
+Halves narrow(const KernelTable& table, const Floats& x) {
+  expect_shape(x, "x", {-1});
+  Halves y(x.size());
+  table.narrow(x.data(), size_at(x, 0), y.mutable_data());
+  return y;
 }
 
 Floats embed(const KernelTable& table, const Bytes& row, float scale, const Floats& position) {
@@ -156,7 +176,7 @@ void bind_layers(py::module_& module) {
       .def_readonly("inner", &KMatrix::inner)
       .def_readonly("grid_rows", &KMatrix::grid_rows)
       .def_readonly("grid_cols", &KMatrix::grid_cols)
-      .def_readonly("numbers_per_square", &KMatrix::numbers_per_square);
+      .def_readonly("words_per_square", &KMatrix::words_per_square);
   py::class_<HeldDense>(module, "DenseLayer",
                         "A dense layer in panels: uint16 (IEEE half), float32, or int8 with scales.")
       .def(py::init<std::size_t, std::size_t, py::array, std::optional<Floats>>(), py::arg("inputs"),
@@ -164,29 +184,32 @@ void bind_layers(py::module_& module) {
       .def_property_readonly("inputs", [](const HeldDense& held) { return held.get().in; })
       .def_property_readonly("outputs", [](const HeldDense& held) { return held.get().out; })
       .def_property_readonly("weights", &HeldDense::weights);
-  py::class_<LinearExtras>(module, "LinearExtras", "y = relu(result + bias) + residual; each part optional.")
-      .def(py::init([](std::optional<Floats> bias, bool relu, std::optional<Floats> residual) {
-             return LinearExtras{std::move(bias), relu, std::move(residual)};
+  py::class_<LinearExtras>(module, "LinearExtras", "y = relu(W x + bias) + residual, x normalised first; each part optional.")
+      .def(py::init([](std::optional<Floats> bias, bool relu, std::optional<Floats> residual, bool normalise) {
+             return LinearExtras{std::move(bias), relu, std::move(residual), normalise};
            }),
            py::arg("bias").noconvert() = py::none(), py::arg("relu") = false,
-           py::arg("residual").noconvert() = py::none());
+           py::arg("residual").noconvert() = py::none(), py::arg("normalise") = false);
 }
 
 void bind_table(py::module_& module) {
   py::class_<KernelTable, std::unique_ptr<KernelTable, py::nodelete>>(module, "Kernels",
                                                                       "The kernels of one instruction set.")
       .def_property_readonly("name", [](const KernelTable& table) { return std::string(table.name); })
-      .def("kmatrix", &kmatrix, py::arg("layer"), py::arg("weights").noconvert(), py::arg("x").noconvert(),
+      .def("kmatrix", &kmatrix, py::arg("layer"), py::arg("words").noconvert(), py::arg("x").noconvert(),
            py::arg("extras") = LinearExtras{})
       .def("dense", &dense, py::arg("layer"), py::arg("x").noconvert(), py::arg("extras") = LinearExtras{})
-      .def("layer_norm", &layer_norm, py::arg("x").noconvert(), py::arg("gain").noconvert(),
-           py::arg("bias").noconvert(), py::arg("epsilon") = 1e-5F)
+      .def("layer_norm", &layer_norm, py::arg("x").noconvert(), py::arg("gain").noconvert() = py::none(),
+           py::arg("bias").noconvert() = py::none())
       .def("glu", &glu, py::arg("u").noconvert())
       .def("softmax", &softmax, py::arg("x").noconvert())
-      .def("dynconv", &dynconv, py::arg("window").noconvert(), py::arg("present"),
+      .def("dynconv", &dynconv<float>, py::arg("window").noconvert(), py::arg("present"),
+           py::arg("weights").noconvert())
+      .def("dynconv_half", &dynconv<std::uint16_t>, py::arg("window").noconvert(), py::arg("present"),
            py::arg("weights").noconvert())
       .def("attention", &attention, py::arg("query").noconvert(), py::arg("keys").noconvert(),
            py::arg("values").noconvert(), py::arg("heads"))
+      .def("narrow", &narrow, py::arg("x").noconvert())
       .def("embed", &embed, py::arg("row").noconvert(), py::arg("scale"), py::arg("position").noconvert());
 }
 

@@ -101,12 +101,12 @@ void bind_options(py::module_& module) {
   const DecodingOptions defaults;
   const auto make = [](std::int64_t beam_size, std::int64_t n_best, double length_penalty,
                        std::int64_t max_length, double max_length_ratio, std::int64_t max_length_extra,
-                       std::int64_t max_batch_tokens, BeamRules rules, Constraints constraints,
+                       std::int64_t max_batch_tokens, bool shortlist, BeamRules rules, Constraints constraints,
                        std::optional<Sampling> sampling, bool attention, std::int64_t attention_layer,
                        Control control) {
     return DecodingOptions{
         beam_size,         n_best, length_penalty,         max_length, max_length_ratio, max_length_extra,
-        max_batch_tokens,  rules,  std::move(constraints), sampling,   attention,        attention_layer,
+        max_batch_tokens,  shortlist, rules, std::move(constraints), sampling, attention, attention_layer,
         std::move(control)};
   };
   using Options = DecodingOptions;
@@ -115,7 +115,8 @@ void bind_options(py::module_& module) {
            py::arg("length_penalty") = defaults.length_penalty, py::arg("max_length") = defaults.max_length,
            py::arg("max_length_ratio") = defaults.max_length_ratio,
            py::arg("max_length_extra") = defaults.max_length_extra,
-           py::arg("max_batch_tokens") = defaults.max_batch_tokens, py::arg_v("rules", BeamRules(), "..."),
+           py::arg("max_batch_tokens") = defaults.max_batch_tokens, py::arg("shortlist") = defaults.shortlist,
+           py::arg_v("rules", BeamRules(), "..."),
            py::arg_v("constraints", Constraints(), "..."), py::arg("sampling") = py::none(),
            py::arg("attention") = defaults.attention, py::arg("attention_layer") = defaults.attention_layer,
            py::arg_v("control", Control(), "..."))
@@ -127,6 +128,8 @@ void bind_options(py::module_& module) {
       .def_readonly("max_length_extra", &Options::max_length_extra)
       .def_readonly("max_batch_tokens", &Options::max_batch_tokens,
                     "Source tokens times beam that are worked on together.")
+      .def_readonly("shortlist", &Options::shortlist,
+                    "Look only at tokens that may translate the source's, where the model has such a list.")
       .def_readonly("rules", &Options::rules)
       .def_readonly("constraints", &Options::constraints)
       .def_readonly("sampling", &Options::sampling)

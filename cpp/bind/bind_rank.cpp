@@ -2,6 +2,9 @@
 // set. For tests and benchmarks.
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <stdexcept>
+#include <string>
 #include <tuple>
 #include <utility>
 
@@ -18,23 +21,28 @@ using Ids = py::array_t<std::int32_t, py::array::c_style>;
 // A vocabulary and the arrays that it points into.
 class HeldVocabulary {
  public:
-  HeldVocabulary(Bytes table, Floats scale) : table_(std::move(table)), scale_(std::move(scale)) {
-    expect_shape(table_, "table", {-1, -1});
-    expect_shape(scale_, "scale", {table_.shape(0)});
-    reach_.resize(size_at(table_, 0));
-    offset_.resize(size_at(table_, 0));
+  HeldVocabulary(Bytes rows, Bytes panels, const Floats& scale) : rows_(std::move(rows)), panels_(std::move(panels)) {
+    expect_shape(rows_, "rows", {-1, -1});
+    const std::size_t size = size_at(rows_, 0), outputs = kernels::panels_of(size) * kernels::kLanes;
+    expect_shape(panels_, "panels",
+                 {ssize(kernels::panels_of(size)), ssize(kernels::byte_groups(size_at(rows_, 1))),
+                  ssize(kernels::kLanes), ssize(kernels::kBytesPerLane)});
+    expect_shape(scale, "scale", {rows_.shape(0)});
+    scale_.assign(outputs, 0.0F);
+    std::copy_n(scale.data(), size, scale_.data());
+    reach_.resize(outputs);
+    offset_.resize(outputs);
     kernels::measure_vocabulary(get(), reach_.data(), offset_.data());
   }
 
   kernels::Vocabulary get() const {
-    return {size_at(table_, 0), size_at(table_, 1), table_.data(),
-            scale_.data(),      reach_.data(),      offset_.data()};
+    return {size_at(rows_, 0), size_at(rows_, 1), panels_.data(), scale_.data(),
+            reach_.data(),     offset_.data(),    rows_.data(),   nullptr};
   }
 
  private:
-  Bytes table_;
-  Floats scale_;
-  std::vector<float> reach_;
+  Bytes rows_, panels_;
+  std::vector<float> scale_, reach_;
   std::vector<std::int32_t> offset_;
 };
 
@@ -60,12 +68,16 @@ std::tuple<Ids, Floats, Floats> rank_tokens(const KernelTable& table, const Held
                                             const std::vector<std::int32_t>& barred) {
   const kernels::Vocabulary vocabulary = held.get();
   expect_shape(h, "h", {-1, ssize(vocabulary.n)});
+  if (count > kernels::kMostRanked) {
+    throw std::invalid_argument("count is " + std::to_string(count) + ", expected at most " +
+                                std::to_string(kernels::kMostRanked));
+  }
   const std::size_t rows = size_at(h, 0);
   Answers answers(rows, count, barred);
   const float* const from = h.data();
   {
     const py::gil_scoped_release released;
-    const Scratch scratch(kernels::rank_scratch_bytes(vocabulary.n, rows) / sizeof(float));
+    const Scratch scratch(kernels::rank_memory(vocabulary.n, rows, count).bytes / sizeof(float));
     table.rank_tokens(vocabulary, from, rows, answers.ranking, scratch.data());
   }
   return {answers.ids, answers.logits, answers.log_sum_exp};
@@ -92,8 +104,10 @@ Floats token_logits(const KernelTable& table, const HeldVocabulary& held, const 
 void bind_rank(py::module_& module) {
   auto kernels_module = module.attr("kernels").cast<py::module_>();
   py::class_<HeldVocabulary>(kernels_module, "Vocabulary",
-                             "The output layer: an int8 table (tokens, n) with a scale per token.")
-      .def(py::init<Bytes, Floats>(), py::arg("table").noconvert(), py::arg("scale").noconvert());
+                             "The output layer: an int8 table by rows (tokens, n), the same in panels "
+                             "(panels, groups, 16, 4), and a scale per token.")
+      .def(py::init<Bytes, Bytes, const Floats&>(), py::arg("rows").noconvert(), py::arg("panels").noconvert(),
+           py::arg("scale").noconvert());
   auto table = kernels_module.attr("Kernels").cast<py::class_<KernelTable>>();
   table.def("rank_tokens", &rank_tokens, py::arg("vocabulary"), py::arg("h").noconvert(), py::arg("count"),
             py::arg("barred") = std::vector<std::int32_t>{},

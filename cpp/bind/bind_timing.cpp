@@ -3,6 +3,7 @@
 // caller decides, by how many there are, in which cache the weights are found.
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <chrono>
 #include <stdexcept>
 #include <string>
@@ -25,21 +26,24 @@ double seconds(Work work) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// weights (copies, grid_rows, grid_cols, numbers); seconds of `calls` calls.
-double time_kmatrix(const KernelTable& table, kernels::KMatrix layer, const Halves& weights, const Floats& x,
+// words (copies, grid_rows, grid_cols, words); seconds of `calls` calls.
+double time_kmatrix(const KernelTable& table, kernels::KMatrix layer, const Words& words, const Floats& x,
                     std::size_t calls) {
-  expect_shape(weights, "weights",
-               {-1, ssize(layer.grid_rows), ssize(layer.grid_cols), ssize(layer.numbers_per_square)});
+  expect_shape(words, "words",
+               {-1, ssize(layer.grid_rows), ssize(layer.grid_cols), ssize(layer.words_per_square)});
   expect_shape(x, "x", {-1, ssize(layer.in)});
-  const std::size_t rows = size_at(x, 0), copies = size_at(weights, 0);
-  const std::size_t numbers = static_cast<std::size_t>(weights.size()) / copies;
-  const Scratch scratch(kernels::kmatrix_scratch_floats(layer)), y(rows * layer.out);
-  const std::uint16_t* const first = weights.data();
-  const float* const from = x.data();
+  const std::size_t rows = size_at(x, 0), copies = size_at(words, 0);
+  const std::size_t each = static_cast<std::size_t>(words.size()) / copies;
+  const Scratch scratch(kernels::kmatrix_scratch_floats(layer)), in(rows * layer.in), out(rows * layer.out);
+  const std::vector<float> bias(layer.out, 0.0F);
+  std::copy_n(x.data(), rows * layer.in, in.data());
+  kernels::Epilogue epilogue;
+  epilogue.bias = bias.data();
+  const std::uint32_t* const first = words.data();
   return seconds([&] {
     for (std::size_t call = 0; call < calls; ++call) {
-      layer.weights = first + call % copies * numbers;
-      table.kmatrix(layer, from, layer.in, rows, {}, y.data(), layer.out, scratch.data());
+      layer.words = first + call % copies * each;
+      table.kmatrix(layer, {in.data(), layer.in, rows, false}, epilogue, out.data(), layer.out, scratch.data());
     }
   });
 }
@@ -57,10 +61,13 @@ double time_dense(const KernelTable& table, const std::vector<const HeldDense*>&
   }
   const std::size_t rows = size_at(x, 0);
   const Scratch scratch(kernels::dense_scratch_floats(layers[0]->get())), y(rows * out);
-  const float* const from = x.data();
+  const std::vector<float> bias((out + kernels::kLanes - 1) / kernels::kLanes * kernels::kLanes, 0.0F);
+  kernels::Epilogue epilogue;
+  epilogue.bias = bias.data();
+  const kernels::InputRows from{x.data(), in, rows, false};
   return seconds([&] {
     for (std::size_t call = 0; call < calls; ++call) {
-      table.dense(layers[call % layers.size()]->get(), from, in, rows, {}, y.data(), out, scratch.data());
+      table.dense(layers[call % layers.size()]->get(), from, epilogue, y.data(), out, scratch.data());
     }
   });
 }
@@ -90,9 +97,9 @@ double multiply_adds_per_second(const KernelTable& table, std::size_t rounds) {
 
 void bind_timing(py::module_& module) {
   py::module_ timing = module.def_submodule("timing", "The clock around kernels, for benchmarks.");
-  timing.def("kmatrix", &time_kmatrix, py::arg("kernels"), py::arg("layer"), py::arg("weights").noconvert(),
+  timing.def("kmatrix", &time_kmatrix, py::arg("kernels"), py::arg("layer"), py::arg("words").noconvert(),
              py::arg("x").noconvert(), py::arg("calls"),
-             "Seconds of so many products, going through the copies of the weights in turn.");
+             "Seconds of so many products, going through the copies of the words in turn.");
   timing.def("dense", &time_dense, py::arg("kernels"), py::arg("layers"), py::arg("x").noconvert(),
              py::arg("calls"), "Seconds of so many products, going through the layers in turn.");
   timing.def("read", &time_read, py::arg("kernels"), py::arg("numbers").noconvert(), py::arg("passes"),

@@ -1,4 +1,4 @@
-// One block of memory per worker, laid out once per group of sentences; no allocation while decoding.
+// One block of memory for a sentence or a worker, laid out at once; no allocation while decoding.
 #pragma once
 
 #include <algorithm>
@@ -43,16 +43,12 @@ class Arena {
   void reserve(std::size_t bytes) {
     used_ = peak_ = 0;
     if (bytes <= capacity_) return;
-    release();
+    block_.reset();
+    capacity_ = 0;
     const std::size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
     block_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded)));
     if (!block_) throw std::bad_alloc();
     capacity_ = rounded;
-  }
-
-  void release() {
-    block_.reset();
-    capacity_ = 0;
   }
 
  private:

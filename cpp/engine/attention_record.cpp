@@ -5,12 +5,6 @@
 
 namespace kserve {
 
-void AttentionRecord::receive(StepRows& rows, std::size_t layer) const {
-  rows.attention = shares_ + rows.position * sizes_.rows * sizes_.source;
-  rows.attention_stride = sizes_.source;
-  rows.attention_layer = layer;
-}
-
 // Calls visit(position, shares of the token at that position) from the last position to the first.
 template <class Visit>
 void AttentionRecord::each(const HypothesisTree& tree, const Finished& finished, const Visit& visit) const {
@@ -25,21 +19,19 @@ void AttentionRecord::each(const HypothesisTree& tree, const Finished& finished,
   }
 }
 
-std::vector<float> AttentionRecord::spell(const HypothesisTree& tree, const Finished& finished,
-                                          std::size_t source_tokens) const {
-  std::vector<float> table(finished.length * source_tokens);
+std::vector<float> AttentionRecord::spell(const HypothesisTree& tree, const Finished& finished) const {
+  std::vector<float> table(finished.length * sizes_.source);
   each(tree, finished, [&](std::size_t position, const float* shares) {
-    std::copy_n(shares, source_tokens, table.data() + position * source_tokens);
+    std::copy_n(shares, sizes_.source, table.data() + position * sizes_.source);
   });
   return table;
 }
 
-double AttentionRecord::coverage(const HypothesisTree& tree, const Finished& finished,
-                                 std::size_t source_tokens) const {
+double AttentionRecord::coverage(const HypothesisTree& tree, const Finished& finished) const {
   constexpr double kLeast = 1e-6;  // a source token that nothing looked at costs much, but not everything
-  std::vector<double> covered(source_tokens, 0.0);
+  std::vector<double> covered(sizes_.source, 0.0);
   each(tree, finished, [&](std::size_t, const float* shares) {
-    for (std::size_t i = 0; i < source_tokens; ++i) covered[i] += static_cast<double>(shares[i]);
+    for (std::size_t i = 0; i < sizes_.source; ++i) covered[i] += static_cast<double>(shares[i]);
   });
   double sum = 0.0;
   for (const double share : covered) sum += std::log(std::clamp(share, kLeast, 1.0));

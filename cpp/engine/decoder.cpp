@@ -14,101 +14,103 @@ void average_heads(const float* shares, std::size_t heads, std::size_t length, f
   for (std::size_t i = 0; i < length; ++i) mean[i] /= static_cast<float>(heads);
 }
 
+// Pointers to the row's last `taps` convolution inputs, the newest last; null before the start.
+void fill_window(const StepRow& row, std::size_t layer, std::size_t taps, const std::uint16_t** window) {
+  const SentenceState& sentence = *row.sentence;
+  const std::size_t slots = sentence.ring(layer);
+  const std::size_t known = std::min(taps, row.position + 1), before = taps - known;
+  std::fill_n(window, before, nullptr);
+  std::size_t slot = (row.position + 1 - known) % slots, step = (row.position + 1 - known) % row.ring;
+  for (std::size_t j = before; j < taps; ++j) {
+    window[j] = sentence.history(layer, slot, static_cast<std::size_t>(row.ancestors[step]));
+    if (++slot == slots) slot = 0;
+    if (++step == row.ring) step = 0;
+  }
+}
+
 }  // namespace
 
-Decoder::Decoder(const Model& model, const Packed& source, std::size_t max_rows, Arena& arena)
-    : model_(model),
-      source_(source),
-      max_rows_(max_rows),
-      d_(model.weights.architecture.d_model),
-      ring_(model.weights.max_decoder_taps()),
-      history_(model.weights.decoder.size()) {
-  memory_ = arena.take<float>(2 * model.weights.decoder.size() * source.rows() * d_);
-}
-
-void Decoder::take_step_buffers(Arena& arena) {
-  std::size_t longest = 0;
-  for (std::size_t s = 0; s < source_.sentences(); ++s) longest = std::max(longest, source_.length(s));
-  probabilities_ = arena.take<float>(model_.weights.architecture.heads * longest);
-  x_ = arena.take<float>(max_rows_ * d_);
-  for (std::size_t i = 0; i < history_.size(); ++i) {
-    history_[i] = arena.take<float>(model_.weights.decoder[i].conv.taps * max_rows_ * d_);
+SentenceState::SentenceState(const Model& model, const Sizes& sizes, Arena& arena)
+    : sizes_(sizes), d_(model.weights.architecture.d_model) {
+  memory_ = arena.take<std::uint16_t>(2 * model.weights.decoder.size() * sizes.source_tokens * d_);
+  for (const DecoderLayer& layer : model.weights.decoder) {
+    const std::size_t slots = std::min(layer.conv.taps, sizes.positions);
+    history_.push_back({arena.take<std::uint16_t>(slots * sizes.lanes * d_), slots});
   }
 }
 
-void Decoder::attend_to(const Blocks& blocks, const float* states) {
+Decoder::Decoder(const Model& model, std::size_t max_rows, std::size_t longest, Arena& arena)
+    : model_(model), d_(model.weights.architecture.d_model) {
+  x_ = arena.take<float>(max_rows * d_);
+  probabilities_ = arena.take<float>(model.weights.architecture.heads * longest);
+}
+
+void Decoder::attend_to(const Blocks& blocks, const float* states, const SentenceState& sentence) const {
+  float* const wide = blocks.scratch().wide;
+  const std::size_t length = sentence.source_tokens();
   for (std::size_t i = 0; i < model_.weights.decoder.size(); ++i) {
     const AttentionBlock& block = model_.weights.decoder[i].attention;
-    for (std::size_t r = 0; r < source_.rows(); r += kChunkRows) {
-      const std::size_t rows = std::min(kChunkRows, source_.rows() - r);
-      blocks.linear(block.key, states + r * d_, rows, keys(i) + r * d_);
-      blocks.linear(block.value, states + r * d_, rows, values(i) + r * d_);
+    for (std::size_t r = 0; r < length; r += kChunkRows) {
+      const std::size_t rows = std::min(kChunkRows, length - r);
+      blocks.linear(block.key, states + r * d_, rows, wide);
+      model_.table->narrow(wide, rows * d_, sentence.keys(i) + r * d_);
+      blocks.linear(block.value, states + r * d_, rows, wide);
+      model_.table->narrow(wide, rows * d_, sentence.values(i) + r * d_);
     }
   }
 }
 
-void Decoder::fill_windows(std::size_t layer, const StepRows& rows, std::size_t first, std::size_t count,
-                           const float** windows) const {
-  const std::size_t taps = model_.weights.decoder[layer].conv.taps, last = taps - 1;
-  for (std::size_t r = first; r < first + count; ++r) {
-    const std::int32_t* ancestors = rows.ancestors + r * ring_;
-    for (std::size_t j = 0; j < taps; ++j) {
-      const bool inside = rows.position + j >= last;
-      const std::size_t p = inside ? rows.position + j - last : 0;
-      const auto row = static_cast<std::size_t>(ancestors[p % ring_]);
-      *windows++ = inside ? history_[layer] + (p % taps * max_rows_ + row) * d_ : nullptr;
-    }
+void Decoder::convolve(const Blocks& blocks, std::size_t layer, const StepRow* rows, std::size_t count,
+                       float* x) const {
+  const Weights& weights = model_.weights;
+  const ConvBlock& block = weights.decoder[layer].conv;
+  const Scratch& scratch = blocks.scratch();
+  blocks.conv_values(block, x, count, scratch.values);
+  const float* const taps = blocks.conv_taps(block, scratch.values, count);
+  auto** const window = reinterpret_cast<const std::uint16_t**>(scratch.window);
+  for (std::size_t i = 0; i < count; ++i) {
+    const StepRow& row = rows[i];
+    const std::size_t slot = row.position % row.sentence->ring(layer);
+    model_.table->narrow(scratch.values + i * d_, d_, row.sentence->history(layer, slot, row.lane));
+    fill_window(row, layer, block.taps, window);
+    model_.table->dynconv_half(window, taps + i * weights.architecture.heads * block.taps, weights.heads(),
+                               block.taps, scratch.mixed + i * d_);
   }
+  blocks.add_linear(block.out, scratch.mixed, count, x);
 }
 
-void Decoder::convolve(const Blocks& blocks, std::size_t layer, const StepRows& rows) {
-  const ConvBlock& block = model_.weights.decoder[layer].conv;
-  float* current = history_[layer] + rows.position % block.taps * max_rows_ * d_;
-  for (std::size_t r = 0; r < rows.count; r += kChunkRows) {
-    const std::size_t count = std::min(kChunkRows, rows.count - r);
-    blocks.conv_values(block, x_ + r * d_, count, current + r * d_);
-    fill_windows(layer, rows, r, count, blocks.scratch().windows);
-    blocks.conv_mix(block, current + r * d_, blocks.scratch().windows, count, x_ + r * d_);
-  }
-}
-
-void Decoder::attend(const Blocks& blocks, std::size_t layer, const StepRows& rows) {
+void Decoder::attend(const Blocks& blocks, std::size_t layer, const StepRow* rows, std::size_t count,
+                     float* x) const {
   const AttentionBlock& block = model_.weights.decoder[layer].attention;
-  const Architecture& architecture = model_.weights.architecture;
-  float* queries = blocks.scratch().wide;
-  float* mixed = blocks.scratch().mixed;
-  for (std::size_t r = 0; r < rows.count; r += kChunkRows) {
-    const std::size_t count = std::min(kChunkRows, rows.count - r);
-    blocks.queries(block, x_ + r * d_, count, queries);
-    for (std::size_t i = 0; i < count; ++i) {
-      const auto sentence = static_cast<std::size_t>(rows.sentences[r + i]);
-      const std::size_t first = source_.first[sentence] * d_, length = source_.length(sentence);
-      model_.table->attention(queries + i * d_, keys(layer) + first, values(layer) + first, d_, length,
-                              architecture.heads, model_.weights.d_head(), probabilities_, mixed + i * d_);
-      if (rows.attention != nullptr && layer == rows.attention_layer) {
-        average_heads(probabilities_, architecture.heads, length,
-                      rows.attention + (r + i) * rows.attention_stride);
-      }
-    }
-    blocks.add_linear(block.out, mixed, count, x_ + r * d_);
-  }
-}
-
-void Decoder::step(const Blocks& blocks, const StepRows& rows) {
-  for (std::size_t r = 0; r < rows.count; ++r) blocks.embed(rows.tokens[r], rows.position, x_ + r * d_);
-  for (std::size_t i = 0; i < model_.weights.decoder.size(); ++i) {
-    convolve(blocks, i, rows);
-    attend(blocks, i, rows);
-    for (std::size_t r = 0; r < rows.count; r += kChunkRows) {
-      blocks.ffn(model_.weights.decoder[i].ffn, std::min(kChunkRows, rows.count - r), x_ + r * d_);
+  const kernels::HeadSizes heads = model_.weights.heads();
+  float* const queries = blocks.scratch().wide;
+  float* const mixed = blocks.scratch().mixed;
+  blocks.linear(block.query, x, count, queries);
+  for (std::size_t i = 0; i < count; ++i) {
+    const StepRow& row = rows[i];
+    const kernels::Memory memory{row.sentence->keys(layer), row.sentence->values(layer),
+                                 row.sentence->source_tokens()};
+    model_.table->attention(queries + i * d_, memory, heads, probabilities_, mixed + i * d_);
+    if (row.attention != nullptr && layer == row.attention_layer) {
+      average_heads(probabilities_, heads.heads, memory.length, row.attention);
     }
   }
+  blocks.add_linear(block.out, mixed, count, x);
 }
 
-const float* Decoder::hidden(const Blocks& blocks, std::size_t first, std::size_t count) const {
-  float* const hidden = blocks.scratch().normed;
-  blocks.norm(model_.weights.decoder_norm, x_ + first * d_, count, hidden);
-  return hidden;
+const float* Decoder::step(const Blocks& blocks, const std::vector<StepRow>& rows) {
+  for (std::size_t first = 0; first < rows.size(); first += kChunkRows) {
+    const std::size_t count = std::min(kChunkRows, rows.size() - first);
+    const StepRow* const chunk = rows.data() + first;
+    float* const x = x_ + first * d_;
+    for (std::size_t i = 0; i < count; ++i) blocks.embed(chunk[i].token, chunk[i].position, x + i * d_);
+    for (std::size_t layer = 0; layer < model_.weights.decoder.size(); ++layer) {
+      convolve(blocks, layer, chunk, count, x);
+      attend(blocks, layer, chunk, count, x);
+      blocks.ffn(model_.weights.decoder[layer].ffn, count, x);
+    }
+  }
+  return x_;
 }
 
 }  // namespace kserve

@@ -1,65 +1,80 @@
-// One decoder step for all live hypotheses of a group of sentences.
+// One decoder step for the live hypotheses of any sentences, each at a position of its own.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
+#include "engine/arena.h"
 #include "engine/layers.h"
 
 namespace kserve {
 
-// The hypotheses that take a step: all stand at the same position, sentences in ascending order.
-struct StepRows {
-  std::size_t position = 0;  // of the input token, 0 for the begin token
-  std::size_t count = 0;
-  const std::int32_t* tokens = nullptr;     // (count) last token of each
-  const std::int32_t* sentences = nullptr;  // (count) index in the group
-  // (count, ring): which row each hypothesis's ancestor was at position p, in slot p % ring; the current
-  // position's slot holds the row itself.
-  const std::int32_t* ancestors = nullptr;
-  // Where to put the attention of one layer, averaged over heads, (count, attention_stride), or null.
-  float* attention = nullptr;
-  std::size_t attention_stride = 0;
-  std::size_t attention_layer = 0;
+// What the decoder keeps of one sentence, all in half precision: keys and values of the cross-attention, and a ring
+// of the last convolution inputs of every hypothesis. Beam search moves indices, never these numbers.
+class SentenceState {
+ public:
+  struct Sizes {
+    std::size_t source_tokens;
+    std::size_t lanes;     // hypotheses at a time, at most
+    std::size_t positions;  // target tokens, at most
+  };
+
+  SentenceState(const Model& model, const Sizes& sizes, Arena& arena);
+
+  std::size_t source_tokens() const { return sizes_.source_tokens; }
+  std::uint16_t* keys(std::size_t layer) const { return memory_ + 2 * layer * sizes_.source_tokens * d_; }
+  std::uint16_t* values(std::size_t layer) const { return keys(layer) + sizes_.source_tokens * d_; }
+
+  // The convolution inputs of a layer: (ring(layer), lanes, d); position p is in slot p % ring.
+  std::uint16_t* history(std::size_t layer, std::size_t slot, std::size_t lane) const {
+    return history_[layer].first + (slot * sizes_.lanes + lane) * d_;
+  }
+  std::size_t ring(std::size_t layer) const { return history_[layer].slots; }
+
+ private:
+  struct Ring {
+    std::uint16_t* first;
+    std::size_t slots;
+  };
+
+  Sizes sizes_;
+  std::size_t d_;
+  std::uint16_t* memory_;  // (layers, keys and values, source tokens, d)
+  std::vector<Ring> history_;
+};
+
+// A hypothesis that takes a step.
+struct StepRow {
+  const SentenceState* sentence;
+  std::int32_t token;     // its last one
+  std::size_t lane;       // its row in the sentence
+  std::size_t position;   // of the token, 0 for the begin token
+  const std::int32_t* ancestors;  // (ring) which lane its ancestor had at position p, in slot p % ring
+  std::size_t ring;
+  float* attention;  // where to put the attention of one layer, averaged over heads, (source), or null
+  std::size_t attention_layer;
 };
 
 class Decoder {
  public:
-  // Takes memory for `max_rows` hypotheses over `source`; the encoder may run between construction and
-  // attend_to(), in memory that follows.
-  Decoder(const Model& model, const Packed& source, std::size_t max_rows, Arena& arena);
+  // max_rows: hypotheses in one step; longest: source tokens of a sentence.
+  Decoder(const Model& model, std::size_t max_rows, std::size_t longest, Arena& arena);
 
-  // Keys and values of the cross-attention, once per group. states: (source rows, d).
-  void attend_to(const Blocks& blocks, const float* states);
+  // Keys and values of one sentence. states: (source tokens, d), from the encoder.
+  void attend_to(const Blocks& blocks, const float* states, const SentenceState& sentence) const;
 
-  // Buffers of the steps; they may lie where the encoder worked.
-  void take_step_buffers(Arena& arena);
-
-  // Moves every row one position on.
-  void step(const Blocks& blocks, const StepRows& rows);
-
-  // What the output layer reads of rows first ... first + count - 1 of the last step, (count, d), count <=
-  // kChunkRows; good until the next call of a block.
-  const float* hidden(const Blocks& blocks, std::size_t first, std::size_t count) const;
+  // Moves every row one position on. Returns the result, (rows, d), what the output norm reads.
+  const float* step(const Blocks& blocks, const std::vector<StepRow>& rows);
 
  private:
-  void convolve(const Blocks& blocks, std::size_t layer, const StepRows& rows);
-  void attend(const Blocks& blocks, std::size_t layer, const StepRows& rows);
-  void fill_windows(std::size_t layer, const StepRows& rows, std::size_t first, std::size_t count,
-                    const float** windows) const;
-  float* keys(std::size_t layer) const { return memory_ + 2 * layer * source_.rows() * d_; }
-  float* values(std::size_t layer) const { return keys(layer) + source_.rows() * d_; }
+  void convolve(const Blocks& blocks, std::size_t layer, const StepRow* rows, std::size_t count, float* x) const;
+  void attend(const Blocks& blocks, std::size_t layer, const StepRow* rows, std::size_t count, float* x) const;
 
   const Model& model_;
-  const Packed& source_;
-  std::size_t max_rows_, d_, ring_;
-  float* memory_ = nullptr;         // (layers, keys and values, source rows, d)
-  float* probabilities_ = nullptr;  // (heads, longest source)
-  float* x_ = nullptr;              // (max_rows, d)
-  // Per layer (taps, max_rows, d): a ring of the last convolution inputs. Beam search moves the rows' indices
-  // (StepRows::ancestors), never these numbers.
-  std::vector<float*> history_;
+  std::size_t d_;
+  float* x_;              // (max_rows, d)
+  float* probabilities_;  // (heads, longest)
 };
 
 }  // namespace kserve

@@ -24,18 +24,8 @@ std::vector<std::int32_t> Hypothesis::alignment() const {
   return positions;
 }
 
-HypothesisTree::HypothesisTree(const Sizes& sizes, Arena& arena) : sizes_(sizes) {
-  nodes_ = arena.take<Node>(sizes.nodes);
-  finished_ = arena.take<Finished>(sizes.sentences * sizes.n_best);
-  kept_ = arena.take<std::size_t>(sizes.sentences);
-  ended_ = arena.take<std::size_t>(sizes.sentences);
-}
-
-void HypothesisTree::begin() {
-  node_count_ = 0;
-  std::fill_n(kept_, sizes_.sentences, std::size_t{0});
-  std::fill_n(ended_, sizes_.sentences, std::size_t{0});
-}
+HypothesisTree::HypothesisTree(std::size_t nodes, std::size_t n_best, Arena& arena)
+    : n_best_(n_best), nodes_(arena.take<Node>(nodes)), finished_(arena.take<Finished>(n_best)) {}
 
 std::int32_t HypothesisTree::add(const Node& node) {
   nodes_[node_count_] = node;
@@ -48,20 +38,19 @@ std::size_t HypothesisTree::newest(std::int32_t node, std::size_t most, std::int
   return count;
 }
 
-void HypothesisTree::finish(std::size_t sentence, const Finished& finished) {
-  if (finished.ending != Ending::kLoop) ++ended_[sentence];
-  Finished* const list = finished_ + sentence * sizes_.n_best;
-  std::size_t place = kept_[sentence];
-  while (place > 0 && better(finished, list[place - 1])) --place;
-  if (place == sizes_.n_best) return;
-  if (kept_[sentence] < sizes_.n_best) ++kept_[sentence];
-  std::copy_backward(list + place, list + kept_[sentence] - 1, list + kept_[sentence]);
-  list[place] = finished;
+void HypothesisTree::finish(const Finished& finished) {
+  if (finished.ending != Ending::kLoop) ++ended_;
+  std::size_t place = kept_;
+  while (place > 0 && better(finished, finished_[place - 1])) --place;
+  if (place == n_best_) return;
+  if (kept_ < n_best_) ++kept_;
+  std::copy_backward(finished_ + place, finished_ + kept_ - 1, finished_ + kept_);
+  finished_[place] = finished;
 }
 
-bool HypothesisTree::settled(std::size_t sentence, double score) const {
-  if (kept_[sentence] < sizes_.n_best) return false;
-  const Finished& last = best(sentence, sizes_.n_best - 1);
+bool HypothesisTree::settled(double score) const {
+  if (kept_ < n_best_) return false;
+  const Finished& last = best(n_best_ - 1);
   return last.ending != Ending::kLoop && last.score > score;
 }
 

@@ -36,7 +36,7 @@ struct Finished {
   Ending ending;
 };
 
-// One group's hypotheses. Those that begin alike share nodes.
+// The hypotheses of one sentence. Those that begin alike share nodes.
 class HypothesisTree {
  public:
   struct Node {
@@ -45,46 +45,38 @@ class HypothesisTree {
     std::int32_t token;
     std::int32_t row;  // in which the token was found
   };
-  struct Sizes {
-    std::size_t nodes, sentences, n_best;
-  };
 
-  HypothesisTree(const Sizes& sizes, Arena& arena);
-
-  // Empty; fills the memory taken by the constructor.
-  void begin();
+  // nodes: the most there can be; n_best: finished hypotheses that are kept.
+  HypothesisTree(std::size_t nodes, std::size_t n_best, Arena& arena);
 
   std::int32_t add(const Node& node);
 
   // The last tokens up to `node`, the newest first, at most `most`; returns how many.
   std::size_t newest(std::int32_t node, std::size_t most, std::int32_t* tokens) const;
 
-  // Keeps it if it is one of the sentence's n_best so far. What the loop guard ended ranks behind all others;
-  // of equals the first one ranks first.
-  void finish(std::size_t sentence, const Finished& finished);
+  // Keeps it if it is one of the n_best so far. What the loop guard ended ranks behind all others; of equals the
+  // first one ranks first.
+  void finish(const Finished& finished);
 
   // Hypotheses that have ended other than by the loop guard.
-  std::size_t ended(std::size_t sentence) const { return ended_[sentence]; }
+  std::size_t ended() const { return ended_; }
 
   // Whether n_best have ended and no hypothesis with at most this score can change them.
-  bool settled(std::size_t sentence, double score) const;
+  bool settled(double score) const;
 
-  std::size_t kept(std::size_t sentence) const { return kept_[sentence]; }
-  const Finished& best(std::size_t sentence, std::size_t rank) const {
-    return finished_[sentence * sizes_.n_best + rank];
-  }
+  std::size_t kept() const { return kept_; }
+  const Finished& best(std::size_t rank) const { return finished_[rank]; }
   const Node& node(std::int32_t index) const { return nodes_[index]; }
 
   // Tokens and probabilities of a finished hypothesis.
   Hypothesis spell(const Finished& finished) const;
 
  private:
-  Sizes sizes_;
-  Node* nodes_ = nullptr;
+  std::size_t n_best_;
+  Node* nodes_;
+  Finished* finished_;  // (n_best), best first
   std::int32_t node_count_ = 0;
-  Finished* finished_ = nullptr;  // (sentences, n_best), best first
-  std::size_t* kept_ = nullptr;   // (sentences) how many of them there are
-  std::size_t* ended_ = nullptr;  // (sentences)
+  std::size_t kept_ = 0, ended_ = 0;
 };
 
 }  // namespace kserve

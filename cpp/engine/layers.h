@@ -1,4 +1,4 @@
-// The parts that encoder and decoder layers are made of, each on a block of rows, and the encoder itself.
+// The parts that encoder and decoder layers are made of, each on a block of rows.
 #pragma once
 
 #include <cstddef>
@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "engine/arena.h"
-#include "engine/control.h"
 #include "engine/weights.h"
 
 namespace kserve {
@@ -21,8 +20,8 @@ struct Model {
   const kernels::KernelTable* table = nullptr;
   std::vector<float> positions;      // (max_positions, d), the sinusoids
   std::vector<float> embed_scale;    // (vocab), embedding scale times sqrt(d)
-  std::vector<float> reach;          // (vocab), of the output layer
-  std::vector<std::int32_t> offset;  // (vocab), of the output layer
+  std::vector<float> scale, reach;   // (panels, 16), of the output layer
+  std::vector<std::int32_t> offset;  // (panels, 16), of the output layer
 
   // The output layer; points into this model.
   kernels::Vocabulary vocabulary() const;
@@ -30,23 +29,14 @@ struct Model {
 
 Model make_model(Weights weights, const kernels::KernelTable& table);
 
-// Sentences of one group, one after the other without padding: token t of sentence i is row first[i] + t.
-struct Packed {
-  std::vector<std::int32_t> ids;
-  std::vector<std::size_t> first;  // one more than there are sentences; the last is the number of rows
-
-  std::size_t sentences() const { return first.size() - 1; }
-  std::size_t rows() const { return first.back(); }
-  std::size_t length(std::size_t sentence) const { return first[sentence + 1] - first[sentence]; }
-};
-
 // Intermediate values of at most kChunkRows rows.
 struct Scratch {
-  float* normed = nullptr;          // (kChunkRows, d)
+  float* values = nullptr;          // (kChunkRows, d)
   float* mixed = nullptr;           // (kChunkRows, d)
   float* wide = nullptr;            // (kChunkRows, max(2 d, d_ffn))
   float* taps = nullptr;            // (kChunkRows, heads * most taps)
-  const float** windows = nullptr;  // (kChunkRows, most taps)
+  float* normed = nullptr;          // (kChunkRows, d), for dense layers behind a norm
+  const void** window = nullptr;    // (most taps)
   float* linear = nullptr;          // the linear kernels' own
 };
 
@@ -58,21 +48,21 @@ class Blocks {
   Blocks(const Model& model, const Scratch& scratch);
 
   void embed(std::int32_t id, std::size_t position, float* y) const;
-  void norm(const Norm& norm, const float* x, std::size_t rows, float* y) const;
+
+  // y = W x + bias, x normalised first where the layer stands behind a norm.
   void linear(const Linear& layer, const float* x, std::size_t rows, float* y) const;
 
   // v = glu(conv_in(norm(x))): what the convolution runs over.
   void conv_values(const ConvBlock& block, const float* x, std::size_t rows, float* v) const;
 
-  // x += conv_out(dynconv(v)); windows: (rows, taps) pointers to rows of values, null outside the sentence.
-  void conv_mix(const ConvBlock& block, const float* v, const float* const* windows, std::size_t rows,
-                float* x) const;
+  // The kernels that v predicts, (rows, heads, taps), in scratch; good until the next call of a block.
+  float* conv_taps(const ConvBlock& block, const float* v, std::size_t rows) const;
 
   // x += ffn_out(relu(ffn_in(norm(x))))
   void ffn(const FfnBlock& block, std::size_t rows, float* x) const;
 
-  // y = norm(x) W, the queries of an attention block.
-  void queries(const AttentionBlock& block, const float* x, std::size_t rows, float* y) const;
+  // What the output layer reads: hidden (rows, d) from x (rows, d).
+  void output_norm(const float* x, std::size_t rows, float* hidden) const;
 
   // x += W y
   void add_linear(const Linear& layer, const float* y, std::size_t rows, float* x) const;
@@ -88,15 +78,5 @@ class Blocks {
   Scratch scratch_;
   std::size_t d_;
 };
-
-// The encoder stack over packed sentences. Buffers are (rows, d).
-struct EncoderBuffers {
-  float* x = nullptr;       // result: the encoder's states, after encoder.norm
-  float* values = nullptr;  // convolution inputs of the layer at work
-};
-
-// Throws CancelledError between two layers when the caller has cancelled.
-void encode(const Model& model, const Blocks& blocks, const Packed& source, const EncoderBuffers& buffers,
-            const Watch& watch);
 
 }  // namespace kserve

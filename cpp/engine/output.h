@@ -20,8 +20,9 @@ struct TokenRequest {
 // Good until the next answer. Unknown, begin and padding are in neither list. All logits are exact
 // (KernelTable::token_logit).
 struct TokenScores {
-  float log_sum_exp = 0.0F;           // over the whole vocabulary
-  std::size_t count = 0;              // of the best tokens; fewer than asked for when logits are not finite
+  bool finite = false;                // whether everything asked for is a number
+  float log_sum_exp = 0.0F;           // over the tokens that the layer looked at
+  std::size_t count = 0;              // of the best tokens
   const std::int32_t* ids = nullptr;  // largest logit first, equal ones by ascending id
   const float* logits = nullptr;      // of `ids`
   const float* all = nullptr;         // (vocab), -infinity where a token is never produced; null unless asked
@@ -33,19 +34,23 @@ constexpr std::size_t kOutputRows = kChunkRows;
 
 class OutputLayer {
  public:
-  // largest: no request asks for more than this one.
-  OutputLayer(const Model& model, const TokenRequest& largest, Arena& arena);
+  // best: the most tokens that will be asked for about one row. all: whether all logits will be.
+  OutputLayer(const Model& model, std::size_t best, bool all, Arena& arena);
 
-  // hidden (count, d), after decoder.norm, stays where it is until the last answer; count <= kOutputRows.
-  // best: the most tokens that will be asked for about one of these rows.
-  void project(const float* hidden, std::size_t count, std::size_t best);
+  // hidden (count, d), after the output norm, stays where it is until the last answer; count <= kOutputRows.
+  // vocabulary: the tokens that are looked at, as does; best: the most that will be asked for about these rows.
+  void project(const kernels::Vocabulary& vocabulary, const float* hidden, std::size_t count, std::size_t best);
 
   // About row `row` of the last projection.
   TokenScores answer(std::size_t row, const TokenRequest& request);
 
  private:
+  void list_all(const float* hidden);
+  void choose_from_all(std::size_t row, std::size_t best);
+
   const Model& model_;
-  kernels::Vocabulary vocabulary_;
+  kernels::Vocabulary full_;
+  const kernels::Vocabulary* vocabulary_ = nullptr;
   const float* hidden_ = nullptr;
   std::size_t best_ = 0;          // tokens ranked of every row
   std::int32_t* ids_ = nullptr;   // (kOutputRows, best)

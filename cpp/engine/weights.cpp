@@ -12,6 +12,8 @@ namespace {
 
 constexpr std::array<std::string_view, 9> kSites = {"conv_in", "conv_out", "kernel", "query",  "key",
                                                     "value",   "attn_out", "ffn_in", "ffn_out"};
+// Sites whose input is normalised.
+constexpr std::array<std::string_view, 5> kBehindNorm = {"conv_in", "query", "key", "value", "ffn_in"};
 // Bounds that keep every size product far from overflow and refuse nonsense early.
 constexpr std::size_t kMaxSize = std::size_t{1} << 20;
 constexpr std::size_t kMaxTaps = 1023;
@@ -33,6 +35,10 @@ std::string_view type_text(DataType type) {
       return "float16";
     case DataType::kInt8:
       return "int8";
+    case DataType::kInt32:
+      return "int32";
+    case DataType::kUint32:
+      return "uint32";
     case DataType::kOther:
       break;
   }
@@ -106,22 +112,18 @@ class Binder {
     return static_cast<const T*>(tensor.data);
   }
 
-  Norm norm(const std::string& name) {
-    return {take<float>(name + ".gain", DataType::kFloat32, {d_}),
-            take<float>(name + ".bias", DataType::kFloat32, {d_})};
-  }
-
   // The layer's site, e.g. prefix "encoder.0." and site "conv_in", as a map in -> out.
   Linear linear(const std::string& prefix, std::string_view site, std::size_t in, std::size_t out) {
     const LinearSpec& spec = architecture_.linear.find(site)->second;
     const std::string name = prefix + std::string(site);
     Linear layer;
     layer.is_kmatrix = spec.kind == "kmatrix";
+    layer.normalises = std::find(kBehindNorm.begin(), kBehindNorm.end(), site) != kBehindNorm.end();
     layer.bias = take<float>(name + ".bias", DataType::kFloat32, {out});
     if (layer.is_kmatrix) {
       kernels::KMatrix& matrix = layer.kmatrix = kernels::kmatrix_layer(in, out, spec.width, spec.expansion);
-      matrix.weights = take<std::uint16_t>(name + ".kmatrix", DataType::kFloat16,
-                                           {matrix.grid_rows, matrix.grid_cols, matrix.numbers_per_square});
+      matrix.words = take<std::uint32_t>(name + ".kmatrix", DataType::kUint32,
+                                         {matrix.grid_rows, matrix.grid_cols, matrix.words_per_square});
       scratch_ = std::max(scratch_, kernels::kmatrix_scratch_floats(matrix));
     } else {
       layer.dense = dense(name, spec.precision, in, out);
@@ -132,27 +134,29 @@ class Binder {
 
   kernels::Dense dense(const std::string& name, const std::string& precision, std::size_t in,
                        std::size_t out) {
-    const std::size_t panels = (out + kernels::kLanes - 1) / kernels::kLanes;
+    const std::size_t panels = kernels::panels_of(out);
     const std::vector<std::size_t> shape = {panels, in, kernels::kLanes};
     if (precision == "float32") {
       const auto* weights = take<float>(name + ".dense", DataType::kFloat32, shape);
-      return {in, out, kernels::Precision::kFloat, weights, nullptr};
+      return {in, out, kernels::Precision::kFloat, weights, nullptr, nullptr};
     }
     if (precision == "float16") {
       const auto* weights = take<std::uint16_t>(name + ".dense", DataType::kFloat16, shape);
-      return {in, out, kernels::Precision::kHalf, weights, nullptr};
+      return {in, out, kernels::Precision::kHalf, weights, nullptr, nullptr};
     }
     require_range("inputs of the int8 layer " + name, in, 1, kernels::kMaxInt8Inputs);
-    const std::size_t groups = (in + kernels::kBytesPerLane - 1) / kernels::kBytesPerLane;
+    const std::size_t groups = kernels::byte_groups(in);
     const auto* weights = take<std::int8_t>(name + ".dense", DataType::kInt8,
                                             {panels, groups, kernels::kLanes, kernels::kBytesPerLane});
     const auto* scale = take<float>(name + ".dense_scale", DataType::kFloat32, {panels, kernels::kLanes});
-    return {in, out, kernels::Precision::kInt8, weights, scale};
+    auto offset = std::make_unique<std::vector<std::int32_t>>(panels * kernels::kLanes);
+    kernels::measure_offsets(weights, out, groups, offset->data());
+    offsets_.push_back(std::move(offset));
+    return {in, out, kernels::Precision::kInt8, weights, scale, offsets_.back()->data()};
   }
 
   ConvBlock conv(const std::string& prefix, std::size_t taps, std::size_t left) {
-    return {norm(prefix + "conv_norm"),
-            linear(prefix, "conv_in", d_, architecture_.glu ? 2 * d_ : d_),
+    return {linear(prefix, "conv_in", d_, architecture_.glu ? 2 * d_ : d_),
             linear(prefix, "kernel", d_, architecture_.heads * taps),
             linear(prefix, "conv_out", d_, d_),
             taps,
@@ -160,13 +164,26 @@ class Binder {
   }
 
   FfnBlock ffn(const std::string& prefix) {
-    return {norm(prefix + "ffn_norm"), linear(prefix, "ffn_in", d_, architecture_.d_ffn),
+    return {linear(prefix, "ffn_in", d_, architecture_.d_ffn),
             linear(prefix, "ffn_out", architecture_.d_ffn, d_)};
   }
 
   AttentionBlock attention(const std::string& prefix) {
-    return {norm(prefix + "attn_norm"), linear(prefix, "query", d_, d_), linear(prefix, "key", d_, d_),
-            linear(prefix, "value", d_, d_), linear(prefix, "attn_out", d_, d_)};
+    return {linear(prefix, "query", d_, d_), linear(prefix, "key", d_, d_), linear(prefix, "value", d_, d_),
+            linear(prefix, "attn_out", d_, d_)};
+  }
+
+  // The three tensors of a shortlist, or none of them.
+  Shortlist shortlist() {
+    Shortlist list;
+    if (tensors_.find("shortlist.first") == tensors_.end()) return list;
+    list.first = take<std::int32_t>("shortlist.first", DataType::kInt32, {architecture_.vocab_size + 1});
+    const std::size_t total = length_of("shortlist.tokens");
+    list.tokens = take<std::int32_t>("shortlist.tokens", DataType::kInt32, {total});
+    list.always_count = length_of("shortlist.always");
+    list.always = take<std::int32_t>("shortlist.always", DataType::kInt32, {list.always_count});
+    check_shortlist(list, total);
+    return list;
   }
 
   void refuse_unused() const {
@@ -180,13 +197,35 @@ class Binder {
   }
 
   std::size_t scratch() const { return scratch_; }
+  std::vector<std::unique_ptr<std::vector<std::int32_t>>> take_offsets() { return std::move(offsets_); }
 
  private:
+  // Numbers of a one-dimensional tensor; 0 if it is missing, which take() then tells.
+  std::size_t length_of(const std::string& name) const {
+    const auto found = tensors_.find(name);
+    return found == tensors_.end() || found->second.shape.size() != 1 ? 0 : found->second.shape[0];
+  }
+
+  void check_shortlist(const Shortlist& list, std::size_t total) const {
+    const auto vocab = static_cast<std::int32_t>(architecture_.vocab_size);
+    const auto in_range = [=](const std::int32_t* ids, std::size_t count) {
+      return std::all_of(ids, ids + count, [=](std::int32_t id) { return id >= 0 && id < vocab; });
+    };
+    const bool ascends = std::is_sorted(list.first, list.first + vocab + 1);
+    if (!ascends || list.first[0] != 0 || static_cast<std::size_t>(list.first[vocab]) != total ||
+        !in_range(list.tokens, total) || !in_range(list.always, list.always_count)) {
+      throw ModelError(
+          "the shortlist's tensors do not fit one another: wanted ascending places from 0 to the number of "
+          "tokens, and ids below the vocabulary's size; export the model again");
+    }
+  }
+
   const Architecture& architecture_;
   const TensorMap& tensors_;
   std::size_t d_;
   std::set<std::string> used_;
   std::size_t scratch_ = 0;
+  std::vector<std::unique_ptr<std::vector<std::int32_t>>> offsets_;
 };
 
 }  // namespace
@@ -230,8 +269,12 @@ Weights bind_weights(const Architecture& architecture, const TensorMap& tensors)
   const std::size_t vocab = architecture.vocab_size, d = architecture.d_model;
   weights.embedding = binder.take<std::int8_t>("embedding.table", DataType::kInt8, {vocab, d});
   weights.embedding_scale = binder.take<float>("embedding.scale", DataType::kFloat32, {vocab});
-  weights.encoder_norm = binder.norm("encoder.norm");
-  weights.decoder_norm = binder.norm("decoder.norm");
+  weights.panels = binder.take<std::int8_t>(
+      "output.panels", DataType::kInt8,
+      {kernels::panels_of(vocab), kernels::byte_groups(d), kernels::kLanes, kernels::kBytesPerLane});
+  weights.output_gain = binder.take<float>("decoder.norm.gain", DataType::kFloat32, {d});
+  weights.output_bias = binder.take<float>("decoder.norm.bias", DataType::kFloat32, {d});
+  weights.shortlist = binder.shortlist();
   for (std::size_t i = 0; i < architecture.encoder_kernels.size(); ++i) {
     const std::string prefix = "encoder." + std::to_string(i) + ".";
     const std::size_t taps = architecture.encoder_kernels[i];
@@ -245,6 +288,7 @@ Weights bind_weights(const Architecture& architecture, const TensorMap& tensors)
   }
   binder.refuse_unused();
   weights.linear_scratch = binder.scratch();
+  weights.offsets = binder.take_offsets();
   return weights;
 }
 

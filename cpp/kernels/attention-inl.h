@@ -1,6 +1,7 @@
 // Attention of one query row over cached keys and values, head by head.
 #pragma once
 
+#include "kernels/dynconv-inl.h"
 #include "kernels/softmax-inl.h"
 
 namespace kserve::kernels {
@@ -8,7 +9,7 @@ namespace {
 
 // The cached rows of one head, `length` of them `stride` floats apart.
 struct HeadRows {
-  const float* rows;
+  const std::uint16_t* rows;
   std::size_t stride, length;
 };
 
@@ -16,19 +17,23 @@ struct HeadRows {
 template <std::size_t kCount>
 KSERVE_INLINE void dot_rows(const HeadRows& keys, std::size_t first, const float* query, std::size_t n,
                             float* dots) {
-  const float* const rows = keys.rows + first * keys.stride;
+  const std::uint16_t* const rows = keys.rows + first * keys.stride;
   Vec sum[kCount];
   KSERVE_UNROLL
   for (std::size_t k = 0; k < kCount; ++k) sum[k] = Vec::zero();
-  const auto add = [&](auto load) {
-    const Vec q = load(query);
-    KSERVE_UNROLL
-    for (std::size_t k = 0; k < kCount; ++k) sum[k] = Vec::fma(q, load(rows + k * keys.stride), sum[k]);
-  };
   for_each_vector(
-      n, [&](std::size_t i) { add([=](const float* p) { return Vec::load(p + i); }); },
+      n,
+      [&](std::size_t i) {
+        const Vec q = Vec::load(query + i);
+        KSERVE_UNROLL
+        for (std::size_t k = 0; k < kCount; ++k) sum[k] = Vec::fma(q, Vec::load_half(rows + k * keys.stride + i), sum[k]);
+      },
       [&](std::size_t i, std::size_t lanes) {
-        add([=](const float* p) { return Vec::load_first(p + i, lanes); });
+        const Vec q = Vec::load_first(query + i, lanes);
+        KSERVE_UNROLL
+        for (std::size_t k = 0; k < kCount; ++k) {
+          sum[k] = Vec::fma(q, Vec::load_half_first(rows + k * keys.stride + i, lanes), sum[k]);
+        }
       });
   if constexpr (kCount == 4) {
     Vec::four_sums(sum, dots);
@@ -58,9 +63,9 @@ KSERVE_INLINE void mix_channels(const HeadRows& values, const float* shares, std
   for (std::size_t v = 0; v < kCount; ++v) sum[v] = Vec::zero();
   for (std::size_t t = 0; t < values.length; ++t) {
     const Vec share = Vec::broadcast(shares[t]);
-    const float* const row = values.rows + t * values.stride + first;
+    const std::uint16_t* const row = values.rows + t * values.stride + first;
     KSERVE_UNROLL
-    for (std::size_t v = 0; v < kCount; ++v) sum[v] = Vec::fma(share, Vec::load(row + v * kLanes), sum[v]);
+    for (std::size_t v = 0; v < kCount; ++v) sum[v] = Vec::fma(share, Vec::load_half(row + v * kLanes), sum[v]);
   }
   KSERVE_UNROLL
   for (std::size_t v = 0; v < kCount; ++v) sum[v].store(y + first + v * kLanes);
@@ -71,8 +76,8 @@ void mix_last_channels(const HeadRows& values, const float* shares, std::size_t 
                        float* y) {
   Vec sum = Vec::zero();
   for (std::size_t t = 0; t < values.length; ++t) {
-    const float* const row = values.rows + t * values.stride + first;
-    sum = Vec::fma(Vec::broadcast(shares[t]), Vec::load_first(row, lanes), sum);
+    const std::uint16_t* const row = values.rows + t * values.stride + first;
+    sum = Vec::fma(Vec::broadcast(shares[t]), Vec::load_half_first(row, lanes), sum);
   }
   sum.store_first(y + first, lanes);
 }
@@ -87,15 +92,15 @@ void mix_rows(const HeadRows& values, const float* shares, std::size_t head_dim,
   if (i < head_dim) mix_last_channels(values, shares, i, head_dim - i, y);
 }
 
-void attention(const float* query, const float* keys, const float* values, std::size_t stride,
-               std::size_t length, std::size_t heads, std::size_t head_dim, float* probabilities, float* y) {
-  const float scale = 1.0F / ::sqrtf(static_cast<float>(head_dim));
-  for (std::size_t h = 0; h < heads; ++h) {
-    const std::size_t first = h * head_dim;
+void attention(const float* query, const Memory& memory, const HeadSizes& sizes, float* probabilities, float* y) {
+  const float scale = 1.0F / ::sqrtf(static_cast<float>(sizes.head_dim));
+  const std::size_t stride = sizes.heads * sizes.head_dim, length = memory.length;
+  for (std::size_t h = 0; h < sizes.heads; ++h) {
+    const std::size_t first = h * sizes.head_dim;
     float* const shares = probabilities + h * length;
-    score_rows({keys + first, stride, length}, query + first, head_dim, scale, shares);
-    softmax(shares, length);
-    mix_rows({values + first, stride, length}, shares, head_dim, y + first);
+    score_rows({memory.keys + first, stride, length}, query + first, sizes.head_dim, scale, shares);
+    softmax_row(shares, length);
+    mix_rows({memory.values + first, stride, length}, shares, sizes.head_dim, y + first);
   }
 }
 

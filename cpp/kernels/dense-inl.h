@@ -3,7 +3,7 @@
 // loaded number more than once.
 #pragma once
 
-#include "kernels/kmatrix-inl.h"
+#include "kernels/epilogue-inl.h"
 
 namespace kserve::kernels {
 namespace {
@@ -21,7 +21,7 @@ struct DenseCall {
   float* y;
   std::size_t y_stride;
 
-  std::size_t panels() const { return (matrix.out + kLanes - 1) / kLanes; }
+  std::size_t panels() const { return panels_of(matrix.out); }
 };
 
 KSERVE_INLINE Vec load_numbers(const std::uint16_t* p) { return Vec::load_half(p); }
@@ -29,12 +29,8 @@ KSERVE_INLINE Vec load_numbers(const float* p) { return Vec::load(p); }
 
 // The 16 sums of one panel and row, through the epilogue into y.
 KSERVE_INLINE void write_panel(const DenseCall& call, std::size_t panel, std::size_t row, Vec sums) {
-  const std::size_t first = panel * kLanes;
-  const std::size_t left = call.matrix.out - first;
-  alignas(64) float result[kLanes];
-  sums.store(result);
-  write_output(result, {call.epilogue, call.y + row * call.y_stride + first, row, first,
-                        left < kLanes ? left : kLanes, 1});
+  const std::size_t first = panel * kLanes, left = call.matrix.out - first;
+  write_outputs(call.epilogue, row, first, left < kLanes ? left : kLanes, sums, call.y + row * call.y_stride);
 }
 
 // Panels from `panel` on for rows from `row` on; Number is half (uint16) or float.

@@ -1,29 +1,8 @@
 // The kernels with AVX-512 F, BW, DQ, VL and VNNI. This object must share no definition with any other
 // (docs/design.md, "Engine").
 #define KSERVE_VEC "kernels/vec_avx512.h"
-#define KSERVE_CODES "kernels/vec_codes_avx512.h"
+#define KSERVE_TILES "kernels/vec_tiles_none.h"
+#define KSERVE_ISA_TABLE kAvx512vnniTable
+#define KSERVE_ISA_NAME "avx512vnni"
 
-#include "kernels/attention-inl.h"
-#include "kernels/butterfly-inl.h"
-#include "kernels/dense_int8-inl.h"
-#include "kernels/dynconv-inl.h"
-#include "kernels/int8-inl.h"
-#include "kernels/kmatrix-inl.h"
-#include "kernels/norm-inl.h"
-#include "kernels/probe-inl.h"
-#include "kernels/rank-inl.h"
-#include "kernels/softmax-inl.h"
-#include "kernels/tables.h"
-
-namespace kserve::kernels {
-
-static const ButterflyTable kButterfly = {
-    load_tile, store_tile, add_tile, butterfly_forward, butterfly_save_passes, butterfly_backward};
-
-static const ProbeTable kProbe = {probe_read, probe_multiply_adds};
-
-const KernelTable kAvx512vnniTable = {"avx512vnni", kmatrix,     dense,     layer_norm, glu,
-                                      softmax,      dynconv,     attention, embed,      token_logit,
-                                      rank_tokens,  &kButterfly, &kProbe};
-
-}  // namespace kserve::kernels
+#include "kernels/isa_table-inl.h"

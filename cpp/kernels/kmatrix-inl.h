@@ -1,230 +1,163 @@
 // K-matrix times rows, over the run-time layout of docs/design.md.
 //
-// A square runs as passes over its vector of `inner` numbers: up to three butterfly factors (radix 8) are
-// done with eight chunks held in registers, so the numbers go through the first-level cache once a pass and
-// not once a factor. Chunks are 16 lanes; within a pass lanes never meet, so a pass goes register by
-// register. One row streams the half precision weights straight into the arithmetic; with more rows a group's
-// weights are widened once into a small buffer and used for all of them. Either way every row sees the same
-// operations in the same order.
+// A square runs as passes over its vector of `inner` numbers. Where a square covers whole tiles of the layer's
+// input and output and nothing is to be summed, the first pass reads the input, normalised on the way if that is
+// asked for, and the last one adds bias and residual and writes the output. Otherwise the numbers are copied,
+// summed and finished before and after.
 #pragma once
 
-#include "kernels/lanes-inl.h"
+#include "kernels/epilogue-inl.h"
+#include "kernels/kmatrix_pass-inl.h"
 #include "kernels/layout.h"
+#include "kernels/norm-inl.h"
 
 namespace kserve::kernels {
 namespace {
 
-constexpr std::size_t kRowsAtOnce = kKMatrixRowsAtOnce;
-constexpr std::size_t kPairNumbers = 4 * kLanes;             // t00 t01 t10 t11
-constexpr std::size_t kBlockNumbers = kLanes * kLanes;       // one 16 x 16 block
-constexpr std::size_t kMaxGroupNumbers = 12 * kPairNumbers;  // radix 8: three factors of four pairs
+// Chunks of one row of the layer's input, normalised if that is asked for: (x - mean) * scale.
+template <bool kNormalised>
+struct InputChunks {
+  const float* first;
+  std::size_t stride;
+  float mean, scale;
 
-// The rows in work, `values` (inner / 16, rows, 16), and the next unread weight. The chunks of all rows at
-// one place stand together, or the stores of one row would look like the loads of another to the processor,
-// which compares addresses modulo 4096 first.
-struct SquareWork {
-  float* values;
-  std::size_t rows;
-  std::size_t inner;
-  const std::uint16_t* weights;
+  KSERVE_INLINE Vec load(std::size_t j) const {
+    const Vec v = Vec::load(first + j * stride);
+    return kNormalised ? (v - Vec::broadcast(mean)) * Vec::broadcast(scale) : v;
+  }
 };
 
-KSERVE_INLINE Reg load_weights(const std::uint16_t* p) { return Reg::load_half(p); }
-KSERVE_INLINE Reg load_weights(const float* p) { return Reg::load(p); }
+// A tile of the layer's input, as many rows as are in work.
+template <bool kNormalised>
+struct Input {
+  const float* x;
+  std::size_t stride;
+  const float* mean;  // of each row, as scale
+  const float* scale;
 
-void widen(const std::uint16_t* weights, std::size_t count, float* wide) {
-  for (std::size_t i = 0; i < count; i += kLanes) Vec::load_half(weights + i).store(wide + i);
-}
-
-// One pair in registers: (a, b) = (t00 a + t01 b, t10 a + t11 b).
-template <class Weight>
-KSERVE_INLINE void butterfly(const Weight* t, Reg& a, Reg& b) {
-  const Reg upper = Reg::fma(load_weights(t + kLanes), b, load_weights(t) * a);
-  b = Reg::fma(load_weights(t + 3 * kLanes), b, load_weights(t + 2 * kLanes) * a);
-  a = upper;
-}
-
-// kFactors factors on one group of 2^kFactors chunks that lie `step` floats apart, from `values`, in place.
-template <std::size_t kFactors, bool kRising, class Weight>
-KSERVE_INLINE void transform_group(const Weight* weights, float* values, std::size_t step) {
-  constexpr std::size_t kRadix = std::size_t{1} << kFactors;
-  for (std::size_t part = 0; part < Vec::kRegs; ++part) {
-    const std::size_t lane = part * Reg::kWidth;
-    Reg x[kRadix];
-    KSERVE_UNROLL
-    for (std::size_t j = 0; j < kRadix; ++j) x[j] = Reg::load(values + j * step + lane);
-    KSERVE_UNROLL
-    for (std::size_t factor = 0; factor < kFactors; ++factor) {
-      const std::size_t stride = std::size_t{1} << (kRising ? factor : kFactors - 1 - factor);
-      KSERVE_UNROLL
-      for (std::size_t pair = 0; pair < kRadix / 2; ++pair) {
-        const std::size_t low = pair / stride * 2 * stride + pair % stride;
-        butterfly(weights + (factor * (kRadix / 2) + pair) * kPairNumbers + lane, x[low], x[low + stride]);
-      }
-    }
-    KSERVE_UNROLL
-    for (std::size_t j = 0; j < kRadix; ++j) x[j].store(values + j * step + lane);
+  KSERVE_INLINE InputChunks<kNormalised> chunks(std::size_t row, const Place& place) const {
+    return {x + row * stride + place.base * kLanes, place.step * kLanes, kNormalised ? mean[row] : 0.0F,
+            kNormalised ? scale[row] : 1.0F};
   }
-}
+};
 
-// One pass over all groups; `step` is its smallest stride, in floats of one row.
-template <std::size_t kFactors, bool kRising>
-void run_pass(SquareWork& work, std::size_t step) {
-  constexpr std::size_t kNumbers = kFactors * (std::size_t{1} << (kFactors - 1)) * kPairNumbers;
-  static_assert(kNumbers <= kMaxGroupNumbers);
-  const std::size_t span = step << kFactors;
-  for (std::size_t outer = 0; outer < work.inner; outer += span) {
-    for (std::size_t base = outer; base < outer + step; base += kLanes) {
-      if (work.rows == 1) {
-        transform_group<kFactors, kRising>(work.weights, work.values + base, step);
-      } else {
-        alignas(64) float wide[kNumbers];
-        widen(work.weights, kNumbers, wide);
-        for (std::size_t row = 0; row < work.rows; ++row) {
-          float* values = work.values + base * work.rows + row * kLanes;
-          transform_group<kFactors, kRising>(wide, values, step * work.rows);
-        }
-      }
-      work.weights += kNumbers;
-    }
-  }
-}
-
-template <bool kRising>
-void run_pass(SquareWork& work, std::size_t factors, std::size_t step) {
-  switch (factors) {
-    case 1:
-      return run_pass<1, kRising>(work, step);
-    case 2:
-      return run_pass<2, kRising>(work, step);
-    default:
-      return run_pass<3, kRising>(work, step);
-  }
-}
-
-// Factors of stride `stride`, twice that … up to inner / 2, cut into passes of three from the start.
-void run_rising(SquareWork& work) {
-  std::size_t stride = kLanes;
-  while (stride < work.inner) {
-    std::size_t factors = 1;
-    while (factors < 3 && stride << factors < work.inner) ++factors;
-    run_pass<true>(work, factors, stride);
-    stride <<= factors;
-  }
-}
-
-// Factors of stride `stride`, half of that … down to one chunk, cut into passes of three from the start.
-void run_falling(SquareWork& work, std::size_t stride) {
-  while (stride >= kLanes) {
-    std::size_t factors = 1;
-    while (factors < 3 && stride >> factors >= kLanes) ++factors;
-    run_pass<false>(work, factors, stride >> (factors - 1));
-    stride >>= factors;
-  }
-}
-
-// A 16 x 16 block on `kCount` chunks that lie one after the other, in place.
-template <std::size_t kCount, class Weight>
-KSERVE_INLINE void transform_block(const Weight* block, float* values) {
-  Vec sum[kCount];
-  KSERVE_UNROLL
-  for (std::size_t i = 0; i < kCount; ++i) sum[i] = Vec::zero();
-  for (std::size_t j = 0; j < kLanes; ++j) {
-    const Vec column =
-        Vec::of([=](std::size_t part) { return load_weights(block + j * kLanes + part * Reg::kWidth); });
-    KSERVE_UNROLL
-    for (std::size_t i = 0; i < kCount; ++i) {
-      sum[i] = Vec::fma(column, Vec::broadcast(values[i * kLanes + j]), sum[i]);
-    }
-  }
-  KSERVE_UNROLL
-  for (std::size_t i = 0; i < kCount; ++i) sum[i].store(values + i * kLanes);
-}
-
-void run_blocks(SquareWork& work) {
-  constexpr std::size_t kTogether = 4;
-  for (std::size_t base = 0; base < work.inner; base += kLanes, work.weights += kBlockNumbers) {
-    float* const values = work.values + base * work.rows;
-    if (work.rows == 1) {
-      transform_block<1>(work.weights, values);
-      continue;
-    }
-    alignas(64) float wide[kBlockNumbers];
-    widen(work.weights, kBlockNumbers, wide);
-    std::size_t row = 0;
-    for (; row + kTogether <= work.rows; row += kTogether) {
-      transform_block<kTogether>(wide, values + row * kLanes);
-    }
-    for (; row < work.rows; ++row) transform_block<1>(wide, values + row * kLanes);
-  }
-}
-
-// All stages of one square of width `width`.
-void run_square(SquareWork& work, std::size_t width) {
-  if (work.inner == kLanes) return run_blocks(work);
-  run_falling(work, work.inner / 2);
-  run_blocks(work);
-  for (std::size_t pair = 1; pair < width; ++pair) {
-    run_rising(work);  // its last factor is the joined one
-    run_falling(work, work.inner / 4);
-    run_blocks(work);
-  }
-  run_rising(work);
-}
-
-// values (inner / 16, rows, 16) for one row = x (count), then zeros.
-void copy_padded(const float* x, std::size_t count, const SquareWork& work, std::size_t row) {
-  float* const values = work.values + row * kLanes;
-  const std::size_t rows = work.rows;
-  for_each_vector(
-      count, [=](std::size_t i) { Vec::load(x + i).store(values + i * rows); },
-      [=](std::size_t i, std::size_t lanes) { Vec::load_first(x + i, lanes).store(values + i * rows); });
-  for (std::size_t i = (count + kLanes - 1) / kLanes * kLanes; i < work.inner; i += kLanes) {
-    Vec::zero().store(values + i * rows);
-  }
-}
-
-// sum = part, or sum + part; count is a multiple of 16.
-void add_part(const float* part, std::size_t count, bool is_first, float* sum) {
-  for (std::size_t i = 0; i < count; i += kLanes) {
-    const Vec value = Vec::load(part + i);
-    (is_first ? value : Vec::load(sum + i) + value).store(sum + i);
-  }
-}
-
-// y (count) = activation(sum + bias) + residual for the outputs from `first` on of row `row`. Chunks of the
-// sum lie `distance` chunks apart.
-struct OutputPart {
-  const Epilogue& epilogue;
+// Chunks of one row of the layer's output: max(least, value + bias) + residual.
+template <bool kResidual>
+struct OutputChunks {
   float* y;
-  std::size_t row, first, count, distance;
+  const float* bias;
+  const float* residual;
+  std::size_t stride;
+  float least;  // 0 for a rectifier, else -infinity
+
+  KSERVE_INLINE void store(std::size_t j, Vec value) const {
+    value = Vec::max(Vec::broadcast(least), value + Vec::load(bias + j * stride));
+    if constexpr (kResidual) value = value + Vec::load(residual + j * stride);
+    value.store(y + j * stride);
+  }
 };
 
-KSERVE_INLINE Vec finish(Vec value, Vec bias, bool relu) {
-  value = value + bias;
-  return relu ? Vec::max(Vec::zero(), value) : value;
+// A tile of the layer's output; y, bias and residual begin at its corner.
+template <bool kResidual>
+struct Output {
+  float* y;
+  const float* bias;
+  const float* residual;
+  std::size_t y_stride, residual_stride;
+  float least;
+
+  KSERVE_INLINE OutputChunks<kResidual> chunks(std::size_t row, const Place& place) const {
+    const std::size_t at = place.base * kLanes;
+    return {y + row * y_stride + at, bias + at, kResidual ? residual + row * residual_stride + at : nullptr,
+            place.step * kLanes, least};
+  }
+};
+
+// One square for the rows in work.
+struct Square {
+  const std::uint32_t* words;  // of the next pass
+  std::size_t bits;            // log2 of its chunks
+  std::size_t width;
+  Extent extent;
+  Work work;
+
+  template <class Pass, class In, class Out>
+  void run(const In& in, const Out& out, std::size_t low) {
+    words = run_pass<Pass>(words, in, out, extent, std::size_t{1} << low);
+  }
+
+  // A pass over the strides 2^low ... 2^(low + count - 1), in chunks.
+  template <template <std::size_t> class Pass, class In, class Out>
+  void run(const In& in, const Out& out, std::size_t low, std::size_t count) {
+    if (count == 1) return run<Pass<1>>(in, out, low);
+    if (count == 2) return run<Pass<2>>(in, out, low);
+    run<Pass<3>>(in, out, low);
+  }
+};
+
+// Passes over the strides from 2^(high - 1) down to the middle's, cut from the largest on.
+template <class In>
+void run_falling(Square& square, const In& in, std::size_t high) {
+  if (high == kPassBits) return;
+  const std::size_t left = high - kPassBits, count = left < kPassBits ? left : kPassBits;
+  square.run<Falling>(in, square.work, high - count, count);
+  run_falling(square, square.work, high - count);
 }
 
-void write_output(const float* sum, const OutputPart& part) {
-  const Epilogue& epilogue = part.epilogue;
-  const bool relu = epilogue.activation == Activation::kRelu;
-  const float* bias = epilogue.bias == nullptr ? nullptr : epilogue.bias + part.first;
-  const float* residual = epilogue.residual == nullptr
-                              ? nullptr
-                              : epilogue.residual + part.row * epilogue.residual_stride + part.first;
-  const auto whole = [=](std::size_t i) {
-    Vec value =
-        finish(Vec::load(sum + i * part.distance), bias == nullptr ? Vec::zero() : Vec::load(bias + i), relu);
-    if (residual != nullptr) value = value + Vec::load(residual + i);
-    value.store(part.y + i);
-  };
-  const auto tail = [=](std::size_t i, std::size_t lanes) {
-    Vec value = finish(Vec::load(sum + i * part.distance),
-                       bias == nullptr ? Vec::zero() : Vec::load_first(bias + i, lanes), relu);
-    if (residual != nullptr) value = value + Vec::load_first(residual + i, lanes);
-    value.store_first(part.y + i, lanes);
-  };
-  for_each_vector(part.count, whole, tail);
+// The same cuts upwards, but for the last pass, which is left to the caller: returns its smallest stride's log2.
+std::size_t run_rising(Square& square) {
+  std::size_t low = kPassBits;
+  while (square.bits - low > kPassBits) {
+    const std::size_t rest = (square.bits - low) % kPassBits, count = rest == 0 ? kPassBits : rest;
+    square.run<Rising>(square.work, square.work, low, count);
+    low += count;
+  }
+  return low;
+}
+
+template <class In, class Out>
+void run_large(Square& square, const In& in, const Out& out) {
+  run_falling(square, in, square.bits);
+  square.run<Middle<kPassBits, 0>>(square.work, square.work, 0);
+  std::size_t low = run_rising(square);
+  for (std::size_t pair = 1; pair < square.width; ++pair) {
+    square.run<Turn>(square.work, square.work, low, square.bits - low);
+    run_falling(square, square.work, low);
+    square.run<Middle<kPassBits, 0>>(square.work, square.work, 0);
+    low = run_rising(square);
+  }
+  square.run<Rising>(square.work, out, low, square.bits - low);
+}
+
+// One pass a pair.
+template <std::size_t kBits, class In, class Out>
+void run_small(Square& square, const In& in, const Out& out) {
+  constexpr std::size_t kSkip = kBits == 0 ? 0 : 1;
+  if (square.width == 1) return square.run<Middle<kBits, 0>>(in, out, 0);
+  square.run<Middle<kBits, 0>>(in, square.work, 0);
+  for (std::size_t pair = 2; pair < square.width; ++pair) {
+    square.run<Middle<kBits, kSkip>>(square.work, square.work, 0);
+  }
+  square.run<Middle<kBits, kSkip>>(square.work, out, 0);
+}
+
+template <class In, class Out>
+void run_square(Square& square, const In& in, const Out& out) {
+  static_assert(kSmallBits == 4);
+  switch (square.bits) {
+    case 0:
+      return run_small<0>(square, in, out);
+    case 1:
+      return run_small<1>(square, in, out);
+    case 2:
+      return run_small<2>(square, in, out);
+    case 3:
+      return run_small<3>(square, in, out);
+    case 4:
+      return run_small<4>(square, in, out);
+    default:
+      return run_large(square, in, out);
+  }
 }
 
 // The rows of one call that are worked on together.
@@ -234,6 +167,25 @@ struct RowBlock {
   float* y;
   std::size_t y_stride;
   std::size_t first, rows;  // `first` counts rows of the whole call: the residual is indexed by it
+  const float* mean;        // of each row, or null where rows are taken as they are
+  const float* scale;
+};
+
+// A layer at work.
+struct Layer {
+  const KMatrix& matrix;
+  const Epilogue& epilogue;
+  float* scratch;  // for the rows in work, then for their sums
+
+  Work work(const RowBlock& block) const { return {scratch, block.rows}; }
+  Work sums(const RowBlock& block) const { return {scratch + kKMatrixRowsAtOnce * matrix.inner, block.rows}; }
+  Square square(std::size_t r, std::size_t c, const RowBlock& block) const {
+    std::size_t bits = 0;
+    while (kLanes << bits < matrix.inner) ++bits;
+    const std::size_t number = r * matrix.grid_cols + c;
+    return {matrix.words + number * matrix.words_per_square, bits, matrix.width,
+            {block.rows, std::size_t{1} << bits}, work(block)};
+  }
 };
 
 // How many of `total` features the tile number `index` covers; none if it lies beyond them.
@@ -243,43 +195,101 @@ std::size_t covered(std::size_t total, std::size_t tile, std::size_t index) {
   return total - first < tile ? total - first : tile;
 }
 
-// Square (r, c) of the grid on one block of rows: from x into the work's values.
-void run_grid_square(const KMatrix& matrix, std::size_t r, std::size_t c, const RowBlock& block,
-                     float* values) {
-  const std::size_t square = r * matrix.grid_cols + c;
-  SquareWork work{values, block.rows, matrix.inner, matrix.weights + square * matrix.numbers_per_square};
+// The chunks of one row in work = x (count), normalised, then zeros.
+void copy_padded(const float* x, std::size_t count, float mean, float scale, const Chunks& chunks,
+                 std::size_t number) {
+  const Vec m = Vec::broadcast(mean), s = Vec::broadcast(scale);
+  for (std::size_t j = 0, at = 0; j < number; ++j, at += kLanes) {
+    if (at + kLanes <= count) {
+      chunks.store(j, (Vec::load(x + at) - m) * s);
+    } else if (at < count) {
+      const std::size_t lanes = count - at;
+      chunks.store(j, ((Vec::load_first(x + at, lanes) - m) * s).first_or(lanes, Vec::zero()));
+    } else {
+      chunks.store(j, Vec::zero());
+    }
+  }
+}
+
+// Runs square (r, c) on its tile of the input; the result stays in work.
+void run_into_work(const Layer& layer, std::size_t r, std::size_t c, const RowBlock& block) {
+  const KMatrix& matrix = layer.matrix;
+  const Work work = layer.work(block);
+  Square square = layer.square(r, c, block);
+  const float* const x = block.x + c * matrix.tile;
   const std::size_t count = covered(matrix.in, matrix.tile, c);
-  for (std::size_t row = 0; row < block.rows; ++row) {
-    copy_padded(block.x + row * block.x_stride + c * matrix.tile, count, work, row);
+  if (count == matrix.inner && block.mean == nullptr) {
+    return run_square(square, Input<false>{x, block.x_stride, nullptr, nullptr}, work);
   }
-  run_square(work, matrix.width);
+  const bool plain = block.mean == nullptr;
+  for (std::size_t row = 0; row < block.rows; ++row) {
+    const float mean = plain ? 0.0F : block.mean[row], scale = plain ? 1.0F : block.scale[row];
+    copy_padded(x + row * block.x_stride, count, mean, scale, work.chunks(row, {0, 1}), square.extent.chunks);
+  }
+  run_square(square, work, work);
 }
 
-// Row `r` of the grid for one block of rows: squares (r, 0), (r, 1) … added up, then the epilogue.
-void run_grid_row(const KMatrix& matrix, std::size_t r, const RowBlock& block, const Epilogue& epilogue,
-                  float* scratch) {
-  float* const values = scratch;
-  float* const sums = scratch + kRowsAtOnce * matrix.inner;
-  const std::size_t used = (matrix.tile + kLanes - 1) / kLanes * kLanes * block.rows;
+// Adds what is in work to the sums of grid row `r`, in the order of its squares; the last one completes them.
+void add_square(const Layer& layer, std::size_t r, std::size_t c, const RowBlock& block) {
+  const KMatrix& matrix = layer.matrix;
+  const std::size_t count = covered(matrix.out, matrix.tile, r), first = r * matrix.tile;
+  for (std::size_t row = 0; row < block.rows; ++row) {
+    const Chunks part = layer.work(block).chunks(row, {0, 1}), sum = layer.sums(block).chunks(row, {0, 1});
+    float* const y = block.y + row * block.y_stride;
+    for (std::size_t j = 0, at = 0; at < count; ++j, at += kLanes) {
+      const Vec value = c == 0 ? part.load(j) : sum.load(j) + part.load(j);
+      if (c + 1 < matrix.grid_cols) {
+        sum.store(j, value);
+      } else {
+        const std::size_t lanes = count - at < kLanes ? count - at : kLanes;
+        write_outputs(layer.epilogue, block.first + row, first + at, lanes, value, y);
+      }
+    }
+  }
+}
+
+// A square that is all of its grid row and covers whole tiles.
+void run_direct(const Layer& layer, std::size_t r, const RowBlock& block) {
+  const Epilogue& epilogue = layer.epilogue;
+  Square square = layer.square(r, 0, block);
+  const std::size_t first = r * layer.matrix.tile;
+  const float least = least_result(epilogue.activation);
+  const Output<false> out{block.y + first, epilogue.bias + first, nullptr, block.y_stride, 0, least};
+  if (block.mean != nullptr) {
+    return run_square(square, Input<true>{block.x, block.x_stride, block.mean, block.scale}, out);
+  }
+  const Input<false> in{block.x, block.x_stride, nullptr, nullptr};
+  if (epilogue.residual == nullptr) return run_square(square, in, out);
+  const float* const residual = epilogue.residual + block.first * epilogue.residual_stride + first;
+  run_square(square, in,
+             Output<true>{out.y, out.bias, residual, out.y_stride, epilogue.residual_stride, least});
+}
+
+void run_grid_row(const Layer& layer, std::size_t r, const RowBlock& block) {
+  const KMatrix& matrix = layer.matrix;
+  const bool whole = matrix.grid_cols == 1 && matrix.in == matrix.inner &&
+                     covered(matrix.out, matrix.tile, r) == matrix.inner;
+  // No layer of a model normalises and has a residual, so that there is no pass which does both.
+  if (whole && (block.mean == nullptr || layer.epilogue.residual == nullptr)) return run_direct(layer, r, block);
   for (std::size_t c = 0; c < matrix.grid_cols; ++c) {
-    run_grid_square(matrix, r, c, block, values);
-    if (matrix.grid_cols > 1) add_part(values, used, c == 0, sums);
-  }
-  const float* const results = matrix.grid_cols == 1 ? values : sums;
-  const std::size_t first = r * matrix.tile;
-  for (std::size_t row = 0; row < block.rows; ++row) {
-    float* const y = block.y + row * block.y_stride + first;
-    write_output(results + row * kLanes,
-                 {epilogue, y, block.first + row, first, covered(matrix.out, matrix.tile, r), block.rows});
+    run_into_work(layer, r, c, block);
+    add_square(layer, r, c, block);
   }
 }
 
-void kmatrix(const KMatrix& matrix, const float* x, std::size_t x_stride, std::size_t rows,
-             const Epilogue& epilogue, float* y, std::size_t y_stride, float* scratch) {
-  for (std::size_t first = 0; first < rows; first += kRowsAtOnce) {
-    const std::size_t count = rows - first < kRowsAtOnce ? rows - first : kRowsAtOnce;
-    const RowBlock block{x + first * x_stride, x_stride, y + first * y_stride, y_stride, first, count};
-    for (std::size_t r = 0; r < matrix.grid_rows; ++r) run_grid_row(matrix, r, block, epilogue, scratch);
+void kmatrix(const KMatrix& matrix, const InputRows& x, const Epilogue& epilogue, float* y, std::size_t y_stride,
+             float* scratch) {
+  const Layer layer{matrix, epilogue, scratch};
+  float mean[kKMatrixRowsAtOnce], scale[kKMatrixRowsAtOnce];
+  for (std::size_t first = 0; first < x.count; first += kKMatrixRowsAtOnce) {
+    const std::size_t left = x.count - first, rows = left < kKMatrixRowsAtOnce ? left : kKMatrixRowsAtOnce;
+    const float* const from = x.numbers + first * x.stride;
+    for (std::size_t row = 0; x.normalise && row < rows; ++row) {
+      measure_row(from + row * x.stride, matrix.in, mean + row, scale + row);
+    }
+    const RowBlock block{from,  x.stride, y + first * y_stride, y_stride,
+                         first, rows,     x.normalise ? mean : nullptr, scale};
+    for (std::size_t r = 0; r < matrix.grid_rows; ++r) run_grid_row(layer, r, block);
   }
 }
 

@@ -7,13 +7,20 @@
 
 #include "kernels/table.h"
 
-// Loops over registers must vanish, or the registers end up in memory.
-#if defined(__clang__)
+// Loops over registers must vanish, or the registers end up in memory. Where a vector is an array anyway, they
+// would only become endless code.
+#if defined(KSERVE_ROLLED)
+#define KSERVE_UNROLL
+#elif defined(__clang__)
 #define KSERVE_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define KSERVE_UNROLL _Pragma("GCC unroll 16")
 #endif
+#if defined(KSERVE_ROLLED)
+#define KSERVE_INLINE inline
+#else
 #define KSERVE_INLINE __attribute__((always_inline)) inline
+#endif
 
 namespace kserve::kernels {
 namespace {
@@ -41,6 +48,13 @@ struct Vec {
   static KSERVE_INLINE Vec load_half(const std::uint16_t* p) {
     return of([=](std::size_t i) { return Reg::load_half(p + i * Reg::kWidth); });
   }
+  // The lower 16 bits of words as the upper ones of floats; and words as floats.
+  static KSERVE_INLINE Vec load_low_halves(const std::uint32_t* p) {
+    return of([=](std::size_t i) { return Reg::load_low_halves(p + i * Reg::kWidth); });
+  }
+  static KSERVE_INLINE Vec load_words(const std::uint32_t* p) {
+    return of([=](std::size_t i) { return Reg::load_words(p + i * Reg::kWidth); });
+  }
   static KSERVE_INLINE Vec load_int8(const std::int8_t* p) {
     return of([=](std::size_t i) { return Reg::load_int8(p + i * Reg::kWidth); });
   }
@@ -60,6 +74,10 @@ struct Vec {
                                  : Reg::broadcast(0.0F);
     });
   }
+  // The first n lanes, n <= 16; the others are `rest`'s.
+  static KSERVE_INLINE Vec load_first_or(const float* p, std::size_t n, Vec rest) {
+    return n == kLanes ? load(p) : load_first(p, n).first_or(n, rest);
+  }
   static KSERVE_INLINE Vec load_int8_first(const std::int8_t* p, std::size_t n) {
     return of([=](std::size_t i) {
       if (n >= (i + 1) * Reg::kWidth) return Reg::load_int8(p + i * Reg::kWidth);
@@ -76,6 +94,20 @@ struct Vec {
         r[i].store_first(p + i * Reg::kWidth, n - i * Reg::kWidth);
       }
     }
+  }
+  static KSERVE_INLINE Vec load_half_first(const std::uint16_t* p, std::size_t n) {
+    std::uint16_t numbers[kLanes] = {};
+    for (std::size_t i = 0; i < n; ++i) numbers[i] = p[i];
+    return load_half(numbers);
+  }
+  KSERVE_INLINE void store_half(std::uint16_t* p) const {
+    KSERVE_UNROLL
+    for (std::size_t i = 0; i < kRegs; ++i) r[i].store_half(p + i * Reg::kWidth);
+  }
+  KSERVE_INLINE void store_half_first(std::uint16_t* p, std::size_t n) const {
+    std::uint16_t numbers[kLanes];
+    store_half(numbers);
+    for (std::size_t i = 0; i < n; ++i) p[i] = numbers[i];
   }
   KSERVE_INLINE Vec first_or(std::size_t n, Vec rest) const {
     return of([=](std::size_t i) {
@@ -114,8 +146,21 @@ struct Vec {
   static KSERVE_INLINE Vec zero_below(Vec x, float limit, Vec value) {
     return of([=](std::size_t i) { return Reg::zero_below(x.r[i], limit, value.r[i]); });
   }
+  static KSERVE_INLINE Vec scaled_by(Vec p, Vec rounded) {
+    return of([=](std::size_t i) { return Reg::scaled_by(p.r[i], rounded.r[i]); });
+  }
   static KSERVE_INLINE Vec power_of_two(Vec x) {
     return of([=](std::size_t i) { return Reg::power_of_two(x.r[i]); });
+  }
+
+  // Lane l holds lane l ^ kStride; kStride 1, 2, 4 or 8.
+  template <std::size_t kStride>
+  static KSERVE_INLINE Vec exchanged(Vec x) {
+    if constexpr (kStride >= Reg::kWidth) {
+      return of([=](std::size_t i) { return x.r[i ^ (kStride / Reg::kWidth)]; });
+    } else {
+      return of([=](std::size_t i) { return Reg::exchanged<kStride>(x.r[i]); });
+    }
   }
 
   KSERVE_INLINE Reg folded() const {

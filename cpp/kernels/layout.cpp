@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace kserve::kernels {
 
@@ -26,48 +27,64 @@ KMatrix kmatrix_layer(std::size_t in, std::size_t out, std::size_t width, std::s
   matrix.inner = std::max(matrix.tile * expansion, kLanes);
   matrix.grid_rows = (out + matrix.tile - 1) / matrix.tile;
   matrix.grid_cols = (in + matrix.tile - 1) / matrix.tile;
-  matrix.numbers_per_square = kmatrix_numbers(matrix.inner, width);
+  matrix.words_per_square = kmatrix_words(matrix.inner, width);
   return matrix;
 }
 
 // The rows in work, and their sums over the columns of the grid.
 std::size_t kmatrix_scratch_floats(const KMatrix& matrix) {
-  return kKMatrixRowsAtOnce * matrix.inner * (matrix.grid_cols > 1 ? 2 : 1);
+  return kKMatrixRowsAtOnce * matrix.inner * 2;
 }
 
 std::size_t dense_scratch_floats(const Dense& matrix) {
   if (matrix.precision != Precision::kInt8) return 0;
-  // Per row its bytes, four to a float, and its scale.
-  return kDenseRowsAtOnce * ((matrix.in + kBytesPerLane - 1) / kBytesPerLane + 1);
+  // Per row its scale, its totals of four panels, and its bytes, four to a float.
+  return kDenseRowsAtOnce * (1 + 4 * kLanes + byte_groups(matrix.in));
 }
 
-std::size_t kmatrix_numbers(std::size_t inner, std::size_t width) {
-  const std::size_t chunks = inner / kLanes;
-  if (chunks == 1) return kLanes * kLanes;
-  std::size_t strides = 0;  // of whole chunks
-  while (std::size_t{1} << (strides + 1) <= chunks) ++strides;
-  // Between two pairs the factors of the largest stride are one.
-  const std::size_t factors = 2 * strides + (width - 1) * (2 * strides - 1);
-  return factors * (chunks / 2) * 4 * kLanes + width * chunks * kLanes * kLanes;
+std::size_t kmatrix_words(std::size_t inner, std::size_t width) {
+  std::size_t levels = 0;
+  while (std::size_t{1} << levels < inner) ++levels;
+  // Between two pairs the factors of the largest stride are one, unless they lie within a chunk.
+  const std::size_t joined = inner > kLanes ? width - 1 : 0;
+  return (width * 2 * levels - joined) * inner / 2;
 }
 
-std::size_t rank_scratch_bytes(std::size_t n, std::size_t rows) {
-  const std::size_t padded = (n + kCodePadding - 1) / kCodePadding * kCodePadding;
-  return rows * (kRankRowBytes + padded * sizeof(std::int16_t));
+RankMemory rank_memory(std::size_t n, std::size_t rows, std::size_t count) {
+  const auto aligned = [](std::size_t bytes) { return (bytes + 63) / 64 * 64; };
+  const std::size_t padded_rows = (rows + kRowBlock - 1) / kRowBlock * kRowBlock;
+  RankMemory memory{};
+  count = std::max(count, std::size_t{1});
+  memory.candidate_bytes = (candidate_room(count) + count) * kCandidateBytes + count * sizeof(float);
+  memory.codes = rows * kRankRowBytes;
+  memory.totals = memory.codes + aligned(padded_rows * byte_groups(n) * kBytesPerLane);
+  memory.candidates = memory.totals + padded_rows * 4 * kLanes * sizeof(std::int32_t);
+  memory.bytes = memory.candidates + aligned(rows * memory.candidate_bytes);
+  return memory;
+}
+
+void measure_offsets(const std::int8_t* panels, std::size_t outputs, std::size_t groups,
+                     std::int32_t* offset) {
+  std::fill_n(offset, panels_of(outputs) * kLanes, 0);
+  for (std::size_t i = 0; i < panels_of(outputs) * groups * kLanes * kBytesPerLane; ++i) {
+    const std::size_t panel = i / (groups * kLanes * kBytesPerLane);
+    offset[panel * kLanes + i / kBytesPerLane % kLanes] -= kCodeShift * panels[i];
+  }
 }
 
 void measure_vocabulary(const Vocabulary& vocabulary, float* reach, std::int32_t* offset) {
-  for (std::size_t v = 0; v < vocabulary.size; ++v) {
-    const std::int8_t* row = vocabulary.table + v * vocabulary.n;
-    std::uint32_t magnitude = 0, sum = 0;
-    for (std::size_t i = 0; i < vocabulary.n; ++i) {
-      const int number = row[i];
-      magnitude += static_cast<std::uint32_t>(std::abs(number));
-      sum += static_cast<std::uint32_t>(number);
-    }
+  const std::size_t groups = byte_groups(vocabulary.n), outputs = panels_of(vocabulary.size) * kLanes;
+  measure_offsets(vocabulary.panels, vocabulary.size, groups, offset);
+  std::vector<std::int64_t> squares(outputs, 0);
+  for (std::size_t i = 0; i < outputs * groups * kBytesPerLane; ++i) {
+    const std::size_t panel = i / (groups * kLanes * kBytesPerLane);
+    const int number = vocabulary.panels[i];
+    squares[panel * kLanes + i / kBytesPerLane % kLanes] += number * number;
+  }
+  for (std::size_t v = 0; v < outputs; ++v) {
     const double scale = std::abs(static_cast<double>(vocabulary.scale[v]));
-    reach[v] = static_cast<float>(scale * static_cast<double>(magnitude));
-    offset[v] = static_cast<std::int32_t>(std::uint32_t{0} - (sum << 15));
+    // A little too large, as float rounds to the nearest.
+    reach[v] = static_cast<float>(scale * std::sqrt(static_cast<double>(squares[v])) * (1.0 + 0x1p-20));
   }
 }
 

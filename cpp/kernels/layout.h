@@ -8,7 +8,15 @@
 namespace kserve::kernels {
 
 // Rows that a K-matrix kernel takes through one square together; more would only need more scratch memory.
-constexpr std::size_t kKMatrixRowsAtOnce = 8;
+constexpr std::size_t kKMatrixRowsAtOnce = 4;
+
+// What KernelTable::rank_tokens keeps of every row while it goes through the vocabulary.
+constexpr std::size_t kRankRowBytes = 192;
+constexpr std::size_t kCandidateBytes = 16;
+// Rows are computed in blocks of this many where the processor has matrix units.
+constexpr std::size_t kRowBlock = 16;
+// Candidates of a row that are kept when `count` are wanted.
+constexpr std::size_t candidate_room(std::size_t count) { return 2 * count + 64; }
 
 // The grid of a layer in -> out (docs/design.md, "K-matrices"), without its weights. Throws
 // std::invalid_argument if a size is 0 or the expansion is not a power of two.

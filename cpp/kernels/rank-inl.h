@@ -1,140 +1,126 @@
 // The output layer, fused with what is made of its logits: for every hidden row the best tokens and the
 // log-sum-exp over the vocabulary, without an array of all logits.
 //
-// A hidden row becomes codes of 16 bits: h ~ step * code. Sums of codes times int8 numbers are exact, so a
-// logit made of one differs from the true one by the rounding of h alone, at most reach * step / 2, and from
-// token_logit's by its rounding besides. A token whose logit could reach the worst of the tokens taken so far
-// is computed again by token_logit: hence the choice is the one that token_logit's logits give.
+// A hidden row becomes codes of 8 bits, h = step * code + rest. Sums of codes times int8 numbers are exact, so a
+// logit made of them differs from the true one by the table row times the rest: at most the product of their
+// lengths (Cauchy and Schwarz), and from token_logit's by its rounding besides. With these bounds a few
+// candidates are left (candidates-inl.h), which token_logit computes: hence the choice is the one that
+// token_logit's logits give.
 #pragma once
 
 #include <math.h>
 
-#include <cstring>
-
-#include KSERVE_CODES  // set by the isa_*.cpp that is being compiled
-
-#include "kernels/softmax-inl.h"
+#include "kernels/candidates-inl.h"
+#include "kernels/dot-inl.h"
 
 namespace kserve::kernels {
 namespace {
 
-constexpr std::size_t kRankChunk = 64;  // tokens at a time: their table rows stay in the first-level cache
-constexpr std::size_t kRankTokens = 4;  // tokens whose sums are built together
-constexpr std::size_t kRankTotals = kRankChunk + kLanes;
-// Hidden rows of smaller numbers take this for their largest one: its step is far from underflow.
-constexpr float kLeastLargest = 0x1p-100F;
+constexpr float kLog2E = 0x1.715476p0F;
+// Largest power of 2 that a term of the sum may be before the sum is scaled anew: far from overflow.
+constexpr float kHighestPower = 60.0F;
 
-// One hidden row between chunks.
+// One hidden row between chunks of the vocabulary. Near logits are in units of the row's step.
 struct RankRow {
-  alignas(64) float sum[kLanes];  // of exp(logit - top), lane by lane
-  float top;                      // largest logit so far
-  float slack;                    // logits differ from token_logit's by at most reach * slack
-  float step;                     // what a code of 1 stands for
-  float threshold;                // only a larger logit is taken
-  std::size_t found;              // tokens taken
-  std::size_t top_token;          // whose logit `top` is
+  alignas(64) float sum[kLanes];  // of 2^(power * near logit - origin), lane by lane
+  float step;                     // what a code of 1 stands for; 0 when the row is 0, NaN when it is not finite
+  float power;                    // step * log2(e)
+  float origin;
+  float slack;  // near logits differ from token_logit's by at most reach * slack
+  Candidates candidates;
 };
-static_assert(sizeof(RankRow) <= kRankRowBytes && kCodePadding % CodeSum::kBlock == 0);
+static_assert(sizeof(RankRow) <= kRankRowBytes);
 
 struct RankCall {
   const Vocabulary& vocabulary;
   const float* h;
   const Ranking& ranking;
-  RankRow* rows;
-  std::int16_t* codes;  // (rows, padded)
-  std::size_t padded;   // n rounded up to a multiple of kCodePadding
+  RankRow* states;
+  std::int8_t* codes;    // (rows rounded up, groups * 4)
+  std::int32_t* totals;  // (rows rounded up, kDotOutputs)
+
+  const float* row(std::size_t r) const { return h + r * vocabulary.n; }
 };
 
-// Tokens first ... first + count - 1.
+// Tokens first ... first + count - 1, whole panels but for the vocabulary's end.
 struct RankSpan {
   std::size_t first, count;
 };
 
 float token_logit(const Vocabulary& vocabulary, std::size_t token, const float* h) {
-  const std::int8_t* row = vocabulary.table + token * vocabulary.n;
+  const std::size_t row = vocabulary.ids == nullptr ? token : static_cast<std::size_t>(vocabulary.ids[token]);
+  const std::int8_t* numbers = vocabulary.rows + row * vocabulary.n;
   Vec sum = Vec::zero();
   for_each_vector(
-      vocabulary.n, [&](std::size_t i) { sum = Vec::fma(Vec::load_int8(row + i), Vec::load(h + i), sum); },
+      vocabulary.n, [&](std::size_t i) { sum = Vec::fma(Vec::load_int8(numbers + i), Vec::load(h + i), sum); },
       [&](std::size_t i, std::size_t lanes) {
-        sum = Vec::fma(Vec::load_int8_first(row + i, lanes), Vec::load_first(h + i, lanes), sum);
+        sum = Vec::fma(Vec::load_int8_first(numbers + i, lanes), Vec::load_first(h + i, lanes), sum);
       });
   return sum.sum() * vocabulary.scale[token];
 }
 
-// The largest code: 16 bits, and its sum with n numbers of at most 128 must fit 32 bits.
-std::size_t largest_code(std::size_t n) {
-  const std::size_t fits = ((std::size_t{1} << 31) - 1) / (128 * n);
-  return fits < 32767 ? fits : 32767;
+void embed(const std::int8_t* numbers, std::size_t n, float scale, const float* position, float* y) {
+  const Vec factor = Vec::broadcast(scale);
+  for_each_vector(
+      n,
+      [=](std::size_t i) { Vec::fma(Vec::load_int8(numbers + i), factor, Vec::load(position + i)).store(y + i); },
+      [=](std::size_t i, std::size_t lanes) {
+        const Vec row = Vec::load_int8_first(numbers + i, lanes);
+        Vec::fma(row, factor, Vec::load_first(position + i, lanes)).store_first(y + i, lanes);
+      });
 }
 
-// The largest |h|, or NaN when a number of h is not finite.
-float largest_magnitude(const float* h, std::size_t n) {
-  Vec top = Vec::zero(), probe = Vec::zero();  // probe: NaN once a number times 0 is not 0
-  const auto take = [&](Vec x) {
-    top = Vec::max(top, Vec::max(x, Vec::zero() - x));
-    probe = Vec::fma(x, Vec::zero(), probe);
+// 2^x to a ten-thousandth, for x up to kHighestPower: the sum is no better known. 2^x = 2^n 2^f, |f| <= 1/2, and the
+// polynomial is the one of degree 3 whose largest relative error there is least (7.5e-5). Below 2^-126 it stays.
+KSERVE_INLINE Vec near_power_of_two(Vec x) {
+  const Vec round = Vec::broadcast(kToNearest);
+  const Vec bounded = Vec::max(Vec::broadcast(-126.0F), x);
+  const Vec rounded = bounded + round;
+  const Vec f = bounded - (rounded - round);
+  Vec p = Vec::fma(Vec::broadcast(0x1.c3f76p-5F), f, Vec::broadcast(0x1.f0de1ap-3F));
+  p = Vec::fma(p, f, Vec::broadcast(0x1.62f31ap-1F));
+  p = Vec::fma(p, f, Vec::broadcast(0x1.fff692p-1F));
+  return Vec::scaled_by(p, rounded);
+}
+
+// The length of h, and that of what its codes leave out, both a little too large.
+void measure_rest(const float* h, std::size_t n, const CodeScale& scale, float* length, float* rest) {
+  const Vec inverse = Vec::broadcast(scale.inverse), step = Vec::broadcast(-scale.step);
+  const Vec round = Vec::broadcast(kToNearest);
+  Vec whole = Vec::zero(), left = Vec::zero();
+  const auto add = [&](Vec x) {
+    const Vec difference = Vec::fma(step, x * inverse + round - round, x);
+    whole = Vec::fma(x, x, whole);
+    left = Vec::fma(difference, difference, left);
   };
   for_each_vector(
-      n, [&](std::size_t i) { take(Vec::load(h + i)); },
-      [&](std::size_t i, std::size_t lanes) { take(Vec::load_first(h + i, lanes)); });
-  return probe.sum() == 0.0F ? top.largest() : NAN;
+      n, [&](std::size_t i) { add(Vec::load(h + i)); },
+      [&](std::size_t i, std::size_t lanes) { add(Vec::load_first(h + i, lanes)); });
+  const float wider = 1.0F + static_cast<float>(n) * 0x1p-22F;  // n roundings of a sum, and some
+  *length = ::sqrtf(whole.sum()) * wider;
+  *rest = ::sqrtf(left.sum()) * wider;
 }
 
-// Codes of one row and an empty state. A row that is not finite has codes of 0 and a top of NaN, which makes
-// its log-sum-exp NaN.
-void start_row(const RankCall& call, std::size_t row) {
-  constexpr float kRound = 0x1.8p23F;  // added and taken away, it leaves the nearest integer
-  const std::size_t n = call.vocabulary.n;
-  const float* h = call.h + row * n;
-  const float magnitude = largest_magnitude(h, n);
-  const bool finite = magnitude == magnitude;
-  const float largest = magnitude > kLeastLargest ? magnitude : kLeastLargest;
-  const auto limit = static_cast<float>(largest_code(n));
-  std::int16_t* codes = call.codes + row * call.padded;
-  const float inverse = limit / largest;
-  for (std::size_t i = 0; i < n; ++i) {
-    codes[i] = finite ? static_cast<std::int16_t>(h[i] * inverse + kRound - kRound) : std::int16_t{0};
+// Codes of one row and an empty state.
+void start_row(const RankCall& call, std::size_t row, char* memory) {
+  const std::size_t n = call.vocabulary.n, padded = byte_groups(n) * kBytesPerLane;
+  std::int8_t* codes = call.codes + row * padded;
+  RankRow& state = call.states[row];
+  const CodeScale scale = to_codes(call.row(row), n, padded, codes);
+  state.step = scale.step;
+  state.power = state.step * kLog2E;
+  state.origin = 0.0F;
+  state.slack = 0.0F;
+  if (state.step > 0.0F) {
+    float length, rest;
+    measure_rest(call.row(row), n, scale, &length, &rest);
+    // Roundings, each at most 2^-24 of the product of lengths: n / 16 + 7 in token_logit, 9 in making codes and
+    // logits and comparing, n in the rest's own sum; twice as many are allowed for.
+    state.slack = (rest + length * 0x1p-24F * (static_cast<float>(n) / 8 + 64)) / state.step;
   }
-  for (std::size_t i = n; i < call.padded; ++i) codes[i] = CodeSum::kPadding;
-  CodeSum::arrange(codes, call.padded);
-  RankRow& state = call.rows[row];
   Vec::zero().store(state.sum);
-  state.top = finite ? -INFINITY : NAN;
-  state.step = largest / limit;
-  // Half a step, then the roundings, each at most 2^-24 of reach * largest |h|: n / 16 + 7 in token_logit, 9
-  // in making codes and logits and comparing; twice as many are allowed for.
-  const float roundings = 0x1p-24F * limit * (static_cast<float>(n) / 16 + 32);
-  state.slack = state.step * (0.5F + roundings) * 1.0001F;
-  state.threshold = call.ranking.count > 0 ? -INFINITY : INFINITY;
-  state.found = 0;
-  state.top_token = 0;
-}
-
-// totals (kRows, kRankTotals), kRankTokens of them in each row: codes times table rows `stride` apart.
-template <std::size_t kRows>
-KSERVE_INLINE void code_tile(const RankCall& call, const std::int8_t* table, std::size_t stride,
-                             const std::int16_t* codes, std::int32_t* totals) {
-  const std::size_t n = call.vocabulary.n;
-  CodeSum sum[kRows][kRankTokens];
-  KSERVE_UNROLL
-  for (std::size_t i = 0; i < kRows * kRankTokens; ++i)
-    sum[i / kRankTokens][i % kRankTokens] = CodeSum::zero();
-  const auto add = [&](std::size_t i, auto load) {
-    CodeSum::Codes code[kRows];
-    KSERVE_UNROLL
-    for (std::size_t r = 0; r < kRows; ++r) code[r] = CodeSum::Codes::load(codes + r * call.padded + i);
-    KSERVE_UNROLL
-    for (std::size_t t = 0; t < kRankTokens; ++t) {
-      const CodeSum::Numbers numbers = load(table + t * stride + i);
-      KSERVE_UNROLL
-      for (std::size_t r = 0; r < kRows; ++r) sum[r][t].add(numbers, code[r]);
-    }
-  };
-  std::size_t i = 0;
-  for (; i + CodeSum::kBlock <= n; i += CodeSum::kBlock) add(i, CodeSum::Numbers::load);
-  if (i < n) add(i, [=](const std::int8_t* p) { return CodeSum::Numbers::load_first(p, n - i); });
-  KSERVE_UNROLL
-  for (std::size_t r = 0; r < kRows; ++r) CodeSum::four_totals(sum[r], totals + r * kRankTotals);
+  // The best token is always looked for: its logit is put right in the sum.
+  state.candidates.start(memory, call.ranking.count > 0 ? call.ranking.count : 1);
 }
 
 bool is_barred(const Ranking& ranking, std::int32_t id) {
@@ -144,157 +130,137 @@ bool is_barred(const Ranking& ranking, std::int32_t id) {
   return false;
 }
 
-// Puts a token among the best of its row. Ids come in ascending order, so a later equal one goes behind.
-void take_token(const RankCall& call, std::size_t row, std::size_t token, float logit) {
-  const std::size_t wanted = call.ranking.count;
-  RankRow& state = call.rows[row];
-  std::int32_t* ids = call.ranking.ids + row * wanted;
-  float* logits = call.ranking.logits + row * wanted;
-  const auto id = static_cast<std::int32_t>(token);
-  const float worst = state.found < wanted ? -INFINITY : logits[wanted - 1];
-  if (!(logit > worst) || is_barred(call.ranking, id)) return;
-  std::size_t place = state.found < wanted ? state.found++ : wanted - 1;
-  for (; place > 0 && logits[place - 1] < logit; --place) {
-    ids[place] = ids[place - 1];
-    logits[place] = logits[place - 1];
-  }
-  ids[place] = id;
-  logits[place] = logit;
-  // What is below 2^-110 may be lost to underflow, which `slack` does not count.
-  if (state.found == wanted) state.threshold = logits[wanted - 1] - 0x1p-110F;
-}
-
-// Computes exactly, and offers, every token of the span that might be among the best. `logits` stay as they
-// are: which tokens are looked at depends on how many are wanted, and the log-sum-exp must not.
-void rescore(const RankCall& call, const RankSpan& span, std::size_t row, const float* logits) {
-  const Vocabulary& vocabulary = call.vocabulary;
-  const RankRow& state = call.rows[row];
-  const float* reach = vocabulary.reach + span.first;
-  const auto might_be_among = [&](std::size_t i) {
-    return logits[i] + reach[i] * state.slack > state.threshold;
-  };
-  const auto each = [&](std::size_t i, std::size_t lanes) {
-    for (const std::size_t end = i + lanes; i < end; ++i) {
-      if (!might_be_among(i)) continue;
-      take_token(call, row, span.first + i,
-                 token_logit(vocabulary, span.first + i, call.h + row * vocabulary.n));
+// Puts the row's candidates, computed exactly, into candidates.best; returns how many of those wanted there are.
+std::size_t compute_best(const RankCall& call, std::size_t row) {
+  const Candidates& all = call.states[row].candidates;
+  std::size_t found = 0;
+  for (std::size_t i = 0; i < all.count; ++i) {
+    Candidate one = all.list[i];
+    if (!(one.highest > all.threshold)) continue;
+    if (!one.is_exact()) {
+      one.logit = token_logit(call.vocabulary, static_cast<std::size_t>(one.id), call.row(row));
     }
-  };
-  for_each_vector(
-      span.count,
-      [&](std::size_t i) {
-        const Vec upper = Vec::fma(Vec::load(reach + i), Vec::broadcast(state.slack), Vec::load(logits + i));
-        if (Vec::any_above(upper, Vec::broadcast(state.threshold))) each(i, kLanes);
-      },
-      each);
+    // Ids come in ascending order, so a later equal one goes behind.
+    if (found == all.wanted && !(one.logit > all.best[found - 1].logit)) continue;
+    std::size_t place = found < all.wanted ? found++ : all.wanted - 1;
+    for (; place > 0 && all.best[place - 1].logit < one.logit; --place) all.best[place] = all.best[place - 1];
+    all.best[place] = one;
+  }
+  return found;
 }
 
-// Adds `vectors` * 16 logits of tokens from `first` on to the row's sum of exponentials, which is scaled anew
-// when they hold a new top.
-void add_exponentials(RankRow& state, std::size_t first, const float* logits, std::size_t vectors) {
-  Vec best = Vec::broadcast(state.top);
-  for (std::size_t v = 0; v < vectors; ++v) best = Vec::max(Vec::load(logits + v * kLanes), best);
-  Vec sum = Vec::load(state.sum);
-  if (Vec::any_above(best, Vec::broadcast(state.top))) {
-    const float top = best.largest();
-    sum = sum * exponential(Vec::broadcast(state.top) - Vec::broadcast(top));
-    state.top = top;
-    state.top_token = first;
-    for (const float* logit = logits; *logit != top; ++logit) ++state.top_token;
+// Room for more candidates: computes those there are and keeps the best, again in ascending order of ids.
+void make_room(const RankCall& call, std::size_t row) {
+  const RankRow& state = call.states[row];
+  Candidates& all = call.states[row].candidates;
+  const std::size_t found = compute_best(call, row);
+  for (std::size_t i = 1; i < found; ++i) {
+    const Candidate one = all.best[i];
+    std::size_t place = i;
+    for (; place > 0 && all.best[place - 1].id > one.id; --place) all.best[place] = all.best[place - 1];
+    all.best[place] = one;
   }
+  all.clear();
+  for (std::size_t i = 0; i < found; ++i) {
+    all.best[i].highest = state.step > 0.0F ? all.best[i].logit / state.step : 0.0F;
+    all.add(all.best[i], all.best[i].highest);
+  }
+}
+
+// Keeps every token of the span that might be among the best, and moves the sum's origin where a term would
+// become too large.
+void look_closer(const RankCall& call, const RankSpan& span, std::size_t row, const std::int32_t* totals) {
+  const Vocabulary& vocabulary = call.vocabulary;
+  RankRow& state = call.states[row];
+  float largest = -INFINITY;
+  for (std::size_t i = 0; i < span.count; ++i) {
+    const std::size_t token = span.first + i;
+    const float near = static_cast<float>(totals[i]) * vocabulary.scale[token];
+    const float bound = vocabulary.reach[token] * state.slack;
+    largest = near > largest ? near : largest;
+    const auto id = static_cast<std::int32_t>(token);
+    if (!(near + bound > state.candidates.threshold) || is_barred(call.ranking, id)) continue;
+    if (state.candidates.is_full()) make_room(call, row);
+    state.candidates.add({id, near, near + bound, kNotExact}, near - bound);
+  }
+  const float power = largest * state.power;
+  if (span.first > 0 && !(power > state.origin + kHighestPower)) return;
+  const Vec scale = near_power_of_two(Vec::broadcast(state.origin - power));
+  (span.first > 0 ? Vec::load(state.sum) * scale : Vec::zero()).store(state.sum);
+  state.origin = power;
+}
+
+// Takes one row through a span whose totals are known; those behind the span's end, in its last panel, are 0.
+void rank_span(const RankCall& call, const RankSpan& span, std::size_t row, const std::int32_t* totals) {
+  const float* scale = call.vocabulary.scale + span.first;
+  const float* reach = call.vocabulary.reach + span.first;
+  RankRow& state = call.states[row];
+  const Vec slack = Vec::broadcast(state.slack);
+  const std::size_t vectors = panels_of(span.count);
+  Vec logit[kDotPanels], highest = Vec::broadcast(-INFINITY);
   for (std::size_t v = 0; v < vectors; ++v) {
-    sum = sum + exponential(Vec::load(logits + v * kLanes) - Vec::broadcast(state.top));
+    logit[v] = Vec::from_ints(totals + v * kLanes) * Vec::load(scale + v * kLanes);
+    highest = Vec::max(Vec::fma(Vec::load(reach + v * kLanes), slack, logit[v]), highest);
+  }
+  if (span.first == 0 || Vec::any_above(highest, Vec::broadcast(state.candidates.threshold))) {
+    look_closer(call, span, row, totals);
+  }
+  const Vec power = Vec::broadcast(state.power), origin = Vec::broadcast(-state.origin);
+  Vec sum = Vec::load(state.sum);
+  for (std::size_t v = 0; v < vectors; ++v) {
+    const Vec term = near_power_of_two(Vec::fma(logit[v], power, origin));
+    const std::size_t lanes = span.count - v * kLanes;
+    sum = sum + (lanes >= kLanes ? term : term.first_or(lanes, Vec::zero()));
   }
   sum.store(state.sum);
 }
 
-// Takes one row through a span whose integer totals are known. totals (kRankTotals); those after the span's
-// are overwritten.
-void rank_span(const RankCall& call, const RankSpan& span, std::size_t row, std::int32_t* totals) {
-  const Vocabulary& vocabulary = call.vocabulary;
-  const float* scale = vocabulary.scale + span.first;
-  const float* reach = vocabulary.reach + span.first;
-  RankRow& state = call.rows[row];
-  if constexpr (CodeSum::kOffset) {
-    for (std::size_t i = 0; i < span.count; ++i) {
-      totals[i] = static_cast<std::int32_t>(static_cast<std::uint32_t>(totals[i]) +
-                                            static_cast<std::uint32_t>(vocabulary.offset[span.first + i]));
-    }
-  }
-  alignas(64) float logits[kRankChunk];
-  const Vec step = Vec::broadcast(state.step), slack = Vec::broadcast(state.slack);
-  const Vec nothing = Vec::broadcast(-INFINITY);
-  Vec upper = nothing;
-  for_each_vector(
-      span.count,
-      [&](std::size_t i) {
-        const Vec logit = Vec::from_ints(totals + i) * (Vec::load(scale + i) * step);
-        logit.store(logits + i);
-        upper = Vec::max(Vec::fma(Vec::load(reach + i), slack, logit), upper);
-      },
-      [&](std::size_t i, std::size_t lanes) {
-        std::memset(totals + i + lanes, 0, (kLanes - lanes) * sizeof *totals);
-        const Vec logit = Vec::from_ints(totals + i) * (Vec::load_first(scale + i, lanes) * step);
-        logit.first_or(lanes, nothing).store(logits + i);
-        const Vec bound = Vec::fma(Vec::load_first(reach + i, lanes), slack, logit);
-        upper = Vec::max(bound.first_or(lanes, nothing), upper);
-      });
-  if (Vec::any_above(upper, Vec::broadcast(state.threshold))) rescore(call, span, row, logits);
-  add_exponentials(state, span.first, logits, (span.count + kLanes - 1) / kLanes);
-}
-
-// A span for kRows rows from `row` on.
-template <std::size_t kRows>
-void rank_rows(const RankCall& call, const RankSpan& span, std::size_t row) {
-  alignas(64) std::int32_t totals[kRows * kRankTotals];
-  const std::size_t n = call.vocabulary.n;
-  const std::int8_t* table = call.vocabulary.table + span.first * n;
-  const std::int16_t* codes = call.codes + row * call.padded;
-  std::size_t t = 0;
-  for (; t + kRankTokens <= span.count; t += kRankTokens) {
-    code_tile<kRows>(call, table + t * n, n, codes, totals + t);
-  }
-  // The last ones of the vocabulary alone: stride 0 computes the same token four times.
-  for (; t < span.count; ++t) code_tile<kRows>(call, table + t * n, 0, codes, totals + t);
-  for (std::size_t r = 0; r < kRows; ++r) rank_span(call, span, row + r, totals + r * kRankTotals);
-}
-
-// The largest logit outweighs the errors of all the others: its own exponential, 1 in the sum, is put right.
-// NaN stays.
-float corrected_log_sum(const RankRow& state, float exact) {
-  const double top = static_cast<double>(state.top), right = static_cast<double>(exact);
-  const double others = static_cast<double>(Vec::load(state.sum).sum()) - 1.0;
-  const double base = right > top ? right : top;
-  const double sum = others * ::exp(top - base) + ::exp(right - base);
-  return !(sum <= 0.0) ? static_cast<float>(base + ::log(sum)) : exact;
+// The largest logit outweighs the errors of all the others: its own term is put right.
+float corrected_log_sum(const RankRow& state, const Candidate& best) {
+  constexpr double kLn2 = 0.6931471805599453;
+  const double origin = static_cast<double>(state.origin) * kLn2;
+  const double near = static_cast<double>(best.near) * static_cast<double>(state.step);
+  const double right = static_cast<double>(best.logit), base = right > origin ? right : origin;
+  // Where a float cannot tell logits a quarter apart, the largest one is all that counts.
+  constexpr double kHuge = 0x1p22;
+  if (right > kHuge || right < -kHuge) return best.logit;
+  const double others = static_cast<double>(Vec::load(state.sum).sum()) - ::exp(near - origin);
+  const double rest = others < 0.0 ? 0.0 : others * ::exp(origin - base);  // NaN stays
+  return static_cast<float>(base + ::log(rest + ::exp(right - base)));
 }
 
 void finish_row(const RankCall& call, std::size_t row) {
-  const RankRow& state = call.rows[row];
-  const bool finite = state.top - state.top == 0.0F;
-  call.ranking.log_sum_exp[row] =
-      finite ? corrected_log_sum(
-                   state, token_logit(call.vocabulary, state.top_token, call.h + row * call.vocabulary.n))
-             : state.top;
-  for (std::size_t i = state.found; i < call.ranking.count; ++i) {
-    call.ranking.ids[row * call.ranking.count + i] = -1;
-    call.ranking.logits[row * call.ranking.count + i] = -INFINITY;
+  const RankRow& state = call.states[row];
+  const std::size_t wanted = call.ranking.count;
+  const bool finite = state.step == state.step;
+  const std::size_t found = finite ? compute_best(call, row) : 0;
+  call.ranking.log_sum_exp[row] = found > 0 ? corrected_log_sum(state, state.candidates.best[0]) : NAN;
+  for (std::size_t i = 0; i < wanted; ++i) {
+    const bool exists = i < found;
+    call.ranking.ids[row * wanted + i] = exists ? state.candidates.best[i].id : -1;
+    call.ranking.logits[row * wanted + i] = exists ? state.candidates.best[i].logit : -INFINITY;
   }
 }
 
 void rank_tokens(const Vocabulary& vocabulary, const float* h, std::size_t rows, const Ranking& ranking,
                  void* scratch) {
-  RankCall call{vocabulary, h, ranking, static_cast<RankRow*>(scratch), nullptr, 0};
-  call.padded = (vocabulary.n + kCodePadding - 1) / kCodePadding * kCodePadding;
-  call.codes = reinterpret_cast<std::int16_t*>(static_cast<char*>(scratch) + rows * kRankRowBytes);
-  for (std::size_t row = 0; row < rows; ++row) start_row(call, row);
-  for (std::size_t first = 0; first < vocabulary.size; first += kRankChunk) {
-    const std::size_t left = vocabulary.size - first;
-    const RankSpan span{first, left < kRankChunk ? left : kRankChunk};
-    std::size_t row = 0;
-    for (; row + CodeSum::kRows <= rows; row += CodeSum::kRows) rank_rows<CodeSum::kRows>(call, span, row);
-    for (; row < rows; ++row) rank_rows<1>(call, span, row);
+  const RankMemory memory = rank_memory(vocabulary.n, rows, ranking.count);
+  auto* const bytes = static_cast<char*>(scratch);
+  const RankCall call{vocabulary, h, ranking, reinterpret_cast<RankRow*>(bytes),
+                      reinterpret_cast<std::int8_t*>(bytes + memory.codes),
+                      reinterpret_cast<std::int32_t*>(bytes + memory.totals)};
+  for (std::size_t row = 0; row < rows; ++row) {
+    start_row(call, row, bytes + memory.candidates + row * memory.candidate_bytes);
   }
+  const DotCall dot{vocabulary.panels, vocabulary.offset, call.codes, byte_groups(vocabulary.n)};
+  Tiles::begin();
+  for (std::size_t first = 0; first < vocabulary.size; first += kDotOutputs) {
+    const std::size_t left = vocabulary.size - first;
+    const RankSpan span{first, left < kDotOutputs ? left : kDotOutputs};
+    dot_panels(dot, first / kLanes, panels_of(span.count), rows, call.totals);
+    for (std::size_t row = 0; row < rows; ++row) rank_span(call, span, row, call.totals + row * kDotOutputs);
+  }
+  Tiles::end();
   for (std::size_t row = 0; row < rows; ++row) finish_row(call, row);
 }
 

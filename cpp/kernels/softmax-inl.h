@@ -40,7 +40,35 @@ float largest(const float* x, std::size_t n) {
   return top.largest();
 }
 
-void softmax(float* x, std::size_t n) {
+// Short rows stay in registers: kVectors vectors hold all of it.
+template <std::size_t kVectors>
+KSERVE_INLINE void softmax_short(float* x, std::size_t n) {
+  const std::size_t last = (kVectors - 1) * kLanes, lanes = n - last;
+  Vec v[kVectors];
+  KSERVE_UNROLL
+  for (std::size_t i = 0; i + 1 < kVectors; ++i) v[i] = Vec::load(x + i * kLanes);
+  v[kVectors - 1] = Vec::load_first_or(x + last, lanes, Vec::broadcast(-INFINITY));
+  Vec top = v[0];
+  KSERVE_UNROLL
+  for (std::size_t i = 1; i < kVectors; ++i) top = Vec::max(top, v[i]);
+  top = Vec::broadcast(top.largest());
+  Vec sum = Vec::zero();
+  KSERVE_UNROLL
+  for (std::size_t i = 0; i < kVectors; ++i) {
+    v[i] = exponential(v[i] - top);
+    sum = sum + v[i];
+  }
+  const Vec share = Vec::broadcast(1.0F / sum.sum());
+  KSERVE_UNROLL
+  for (std::size_t i = 0; i + 1 < kVectors; ++i) (v[i] * share).store(x + i * kLanes);
+  if (lanes == kLanes) {
+    (v[kVectors - 1] * share).store(x + last);
+  } else {
+    (v[kVectors - 1] * share).store_first(x + last, lanes);
+  }
+}
+
+void softmax_long(float* x, std::size_t n) {
   const Vec top = Vec::broadcast(largest(x, n));
   Vec sum = Vec::zero();
   for_each_vector(
@@ -61,6 +89,18 @@ void softmax(float* x, std::size_t n) {
       [=](std::size_t i, std::size_t lanes) {
         (Vec::load_first(x + i, lanes) * share).store_first(x + i, lanes);
       });
+}
+
+KSERVE_INLINE void softmax_row(float* x, std::size_t n) {
+  if (n == 0) return;
+  if (n <= kLanes) return softmax_short<1>(x, n);
+  if (n <= 2 * kLanes) return softmax_short<2>(x, n);
+  if (n <= 3 * kLanes) return softmax_short<3>(x, n);
+  softmax_long(x, n);
+}
+
+void softmax(float* x, std::size_t rows, std::size_t n) {
+  for (std::size_t row = 0; row < rows; ++row) softmax_row(x + row * n, n);
 }
 
 // u * sigmoid(gate), sigmoid(gate) = 1 / (1 + exp(-gate)).

@@ -22,6 +22,14 @@ struct Epilogue {
   std::size_t residual_stride = 0;
 };
 
+// What a linear layer reads: `count` rows, `stride` floats apart. normalise: each row is brought to mean 0 and
+// variance 1 first, (x - mean) / sqrt(variance + kNormEpsilon), biased variance.
+struct InputRows {
+  const float* numbers;
+  std::size_t stride, count;
+  bool normalise = false;
+};
+
 // A grid of K-matrix squares in run-time layout (docs/design.md, "Run-time layout").
 struct KMatrix {
   std::size_t in = 0, out = 0;  // sizes of the layer
@@ -29,8 +37,8 @@ struct KMatrix {
   std::size_t inner = 0;        // m16: size of a stored square, a power of two, >= 16
   std::size_t width = 1;        // pairs of butterflies per square
   std::size_t grid_rows = 0, grid_cols = 0;
-  std::size_t numbers_per_square = 0;
-  const std::uint16_t* weights = nullptr;  // IEEE half, (grid_rows, grid_cols, numbers_per_square)
+  std::size_t words_per_square = 0;
+  const std::uint32_t* words = nullptr;  // (grid_rows, grid_cols, words_per_square), two numbers a word
 };
 
 // How the numbers of a dense layer are stored.
@@ -45,12 +53,27 @@ struct Dense {
   std::size_t in = 0, out = 0;
   Precision precision = Precision::kHalf;
   const void* weights = nullptr;
-  const float* scale = nullptr;  // kInt8 only
+  const float* scale = nullptr;          // kInt8 only
+  const std::int32_t* offset = nullptr;  // kInt8 only: -kCodeShift times each output's sum of bytes
 };
 
 constexpr std::size_t kBytesPerLane = 4;                      // bytes multiplied in one lane of 32 bits
 constexpr std::size_t kMaxInt8Inputs = std::size_t{1} << 16;  // times 255 times 127 is still below 2^31
 constexpr std::size_t kDenseRowsAtOnce = 64;                  // rows whose bytes exist at one time
+// Where the processor multiplies unsigned by signed bytes, this is added to each byte of a row.
+constexpr int kCodeShift = 128;
+constexpr float kNormEpsilon = 1e-5F;
+
+struct HeadSizes {
+  std::size_t heads, head_dim;
+};
+
+// Keys and values of a sentence, IEEE halves (length, heads * head_dim) each.
+struct Memory {
+  const std::uint16_t* keys;
+  const std::uint16_t* values;
+  std::size_t length;
+};
 
 struct ProbeTable {
   // Sum of n floats, n a multiple of 512, by nothing but wide loads and additions: how fast memory is read.
@@ -61,13 +84,17 @@ struct ProbeTable {
   std::size_t (*multiply_adds)(std::size_t rounds, float seed, float* result);
 };
 
-// The output layer: the embedding table, int8 with a scale per row, and what measure_vocabulary works out.
+// The output layer: the embedding table, or some of its tokens, twice: in panels of 16 tokens as in an int8 layer,
+// and by rows; and what measure_vocabulary works out. Arrays by token have whole panels, zeros behind the last
+// token.
 struct Vocabulary {
   std::size_t size = 0, n = 0;
-  const std::int8_t* table = nullptr;    // (size, n)
-  const float* scale = nullptr;          // (size)
-  const float* reach = nullptr;          // (size) |scale| * sum of |row|: no logit is larger when |h| <= 1
-  const std::int32_t* offset = nullptr;  // (size) -32768 * sum of the row, modulo 2^32
+  const std::int8_t* panels = nullptr;   // (panels, groups, 16, 4)
+  const float* scale = nullptr;          // (panels, 16); a token's numbers are multiplied by it
+  const float* reach = nullptr;          // (panels, 16) length of a token's row: no logit is larger for |h| <= 1
+  const std::int32_t* offset = nullptr;  // (panels, 16) -kCodeShift * sum of the numbers
+  const std::int8_t* rows = nullptr;     // (all tokens, n), the numbers again
+  const std::int32_t* ids = nullptr;     // (size) each token's row, ascending; null where it is the token itself
 };
 
 // What is asked about every row of hidden states, and where the answers go.
@@ -81,55 +108,55 @@ struct Ranking {
   float* log_sum_exp = nullptr;  // (rows) over the whole vocabulary, barred ids included
 };
 
-// Bytes that KernelTable::rank_tokens keeps of every row while it goes through the vocabulary.
-constexpr std::size_t kRankRowBytes = 128;
-// A row's 16-bit codes are padded to a multiple of this.
-constexpr std::size_t kCodePadding = 64;
-
 struct KernelTable {
   const char* name;  // "scalar", "avx2", "avx512" or "avx512vnni"
 
   // y (rows, out) = epilogue(x (rows, in) @ W^T). Row strides in floats. x and y must not overlap (the
   // residual may alias y). scratch: kmatrix_scratch_floats(matrix) floats, 64-byte aligned; its content is
   // lost. Any row count; a row's result does not depend on the others.
-  void (*kmatrix)(const KMatrix& matrix, const float* x, std::size_t x_stride, std::size_t rows,
-                  const Epilogue& epilogue, float* y, std::size_t y_stride, float* scratch);
+  void (*kmatrix)(const KMatrix& matrix, const InputRows& x, const Epilogue& epilogue, float* y,
+                  std::size_t y_stride, float* scratch);
   // scratch: dense_scratch_floats(matrix) floats, 64-byte aligned.
-  void (*dense)(const Dense& matrix, const float* x, std::size_t x_stride, std::size_t rows,
-                const Epilogue& epilogue, float* y, std::size_t y_stride, float* scratch);
+  void (*dense)(const Dense& matrix, const InputRows& x, const Epilogue& epilogue, float* y, std::size_t y_stride,
+                float* scratch);
 
-  // y (n) = (x - mean) / sqrt(variance + epsilon) * gain + bias, biased variance; y may be x.
-  void (*layer_norm)(const float* x, std::size_t n, const float* gain, const float* bias, float epsilon,
-                     float* y);
+  // y (n) = (x - mean) / sqrt(variance + kNormEpsilon) * gain + bias, biased variance; y may be x. gain and bias
+  // both or neither.
+  void (*layer_norm)(const float* x, std::size_t n, const float* gain, const float* bias, float* y);
 
   // y (n) = u[0:n] * sigmoid(u[n:2n]); y may be u.
   void (*glu)(const float* u, std::size_t n, float* y);
 
-  // In place: x (n) becomes exp(x - max) / sum.
-  void (*softmax)(float* x, std::size_t n);
+  // In place: each row of x (rows, n) becomes exp(x - max) / sum.
+  void (*softmax)(float* x, std::size_t rows, std::size_t n);
 
   // y (heads * head_dim): y[h * head_dim + i] = sum over j of weights[h * taps + j] * window[j][h * head_dim
   // + i]. window: taps row pointers; a null row counts as zeros.
-  void (*dynconv)(const float* const* window, const float* weights, std::size_t heads, std::size_t head_dim,
-                  std::size_t taps, float* y);
+  void (*dynconv)(const float* const* window, const float* weights, const HeadSizes& sizes, std::size_t taps,
+                  float* y);
+  // The same over rows of IEEE halves.
+  void (*dynconv_half)(const std::uint16_t* const* window, const float* weights, const HeadSizes& sizes,
+                       std::size_t taps, float* y);
 
-  // Attention of one query row over `length` cached rows. keys and values: (length, heads * head_dim) with
-  // row stride `stride`. probabilities: scratch and result, (heads, length). y (heads * head_dim). Scale
-  // 1/sqrt(head_dim).
-  void (*attention)(const float* query, const float* keys, const float* values, std::size_t stride,
-                    std::size_t length, std::size_t heads, std::size_t head_dim, float* probabilities,
+  // Attention of one query row over cached rows. probabilities: scratch and result, (heads, length). y (heads *
+  // head_dim). Scale 1/sqrt(head_dim).
+  void (*attention)(const float* query, const Memory& memory, const HeadSizes& sizes, float* probabilities,
                     float* y);
 
-  // y (n) = table_row (n) * scale + position (n).
-  void (*embed)(const std::int8_t* table_row, std::size_t n, float scale, const float* position, float* y);
+  // y (n) = x (n) rounded to IEEE halves; what is beyond their range becomes infinite.
+  void (*narrow)(const float* x, std::size_t n, std::uint16_t* y);
 
-  // logit = (h (n) . table row of the token) * scale, in fp32: the exact logit.
+  // y (n) = numbers (n) * scale + position (n).
+  void (*embed)(const std::int8_t* numbers, std::size_t n, float scale, const float* position, float* y);
+
+  // logit = (h (n) . row of the token) * its scale, in fp32: the exact logit.
   float (*token_logit)(const Vocabulary& vocabulary, std::size_t token, const float* h);
 
   // The best tokens and the log-sum-exp of every row of h (rows, n). Which tokens, in which order, and their
-  // logits are exactly what token_logit gives; the log-sum-exp adds up logits from h in 16 bits, off by at
-  // most reach * max |h| * 2^-16 (n <= 512). It is NaN or infinite when a number of h or a logit is.
-  // scratch: rank_scratch_bytes(n, rows), 64-byte aligned. A row's result does not depend on the others.
+  // logits are exactly what token_logit gives; the log-sum-exp adds up logits from h in 8 bits, but for the
+  // largest one: it is off by at most the length of a row of the table times that of what the 8 bits leave out,
+  // in practice by thousandths. It is NaN or infinite when a number of h or a logit is. count <= kMostRanked.
+  // scratch: rank_memory(n, rows, count).bytes, 64-byte aligned. A row's result does not depend on the others.
   void (*rank_tokens)(const Vocabulary& vocabulary, const float* h, std::size_t rows, const Ranking& ranking,
                       void* scratch);
 
@@ -146,13 +173,28 @@ std::size_t kmatrix_scratch_floats(const KMatrix& matrix);
 // Floats of scratch that KernelTable::dense needs.
 std::size_t dense_scratch_floats(const Dense& matrix);
 
-// Numbers in one stored square of size `inner` (a power of two >= 16) and width `width`.
-std::size_t kmatrix_numbers(std::size_t inner, std::size_t width);
+// Words in one stored square of size `inner` (a power of two >= 16) and width `width`.
+std::size_t kmatrix_words(std::size_t inner, std::size_t width);
 
-// Bytes of scratch that KernelTable::rank_tokens needs.
-std::size_t rank_scratch_bytes(std::size_t n, std::size_t rows);
+// More best tokens than this are better chosen among all logits.
+constexpr std::size_t kMostRanked = 256;
 
-// Fills reach (size) and offset (size) of a vocabulary, whose other members are given.
+// How KernelTable::rank_tokens divides its scratch memory, in bytes from its start.
+struct RankMemory {
+  std::size_t codes, totals, candidates;
+  std::size_t candidate_bytes;  // of each row
+  std::size_t bytes;            // all of it
+};
+RankMemory rank_memory(std::size_t n, std::size_t rows, std::size_t count);
+
+// Groups of four numbers in a row of a panel.
+constexpr std::size_t byte_groups(std::size_t n) { return (n + kBytesPerLane - 1) / kBytesPerLane; }
+constexpr std::size_t panels_of(std::size_t outputs) { return (outputs + kLanes - 1) / kLanes; }
+
+// offset (panels, 16) of panels of bytes (panels, groups, 16, 4): -kCodeShift times the sum of each output's.
+void measure_offsets(const std::int8_t* panels, std::size_t outputs, std::size_t groups, std::int32_t* offset);
+
+// Fills reach and offset (panels, 16) of a vocabulary, whose other members are given.
 void measure_vocabulary(const Vocabulary& vocabulary, float* reach, std::int32_t* offset);
 
 }  // namespace kserve::kernels

@@ -10,6 +10,7 @@ extern const KernelTable kScalarTable;
 extern const KernelTable kAvx2Table;
 extern const KernelTable kAvx512Table;
 extern const KernelTable kAvx512vnniTable;
+extern const KernelTable kAmxTable;
 #endif
 
 }  // namespace kserve::kernels

@@ -30,6 +30,13 @@ struct Reg {
   static Reg load_half(const std::uint16_t* p) {
     return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
   }
+  void store_half(std::uint16_t* p) const {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+  }
+  static Reg load_low_halves(const std::uint32_t* p) {
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(load_bits(p), 16))};
+  }
+  static Reg load_words(const std::uint32_t* p) { return {_mm256_castsi256_ps(load_bits(p))}; }
   static Reg load_int8(const std::int8_t* p) {
     return from_int8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   }
@@ -60,10 +67,22 @@ struct Reg {
   static Reg zero_below(Reg x, float limit, Reg value) {
     return {_mm256_and_ps(_mm256_cmp_ps(x.v, _mm256_set1_ps(limit), _CMP_NLT_UQ), value.v)};
   }
+  // p * 2^n, n in the low bits of `rounded` (a number to which 1.5 * 2^23 was added); p is about 1.
+  static Reg scaled_by(Reg p, Reg rounded) {
+    return {_mm256_castsi256_ps(
+        _mm256_add_epi32(_mm256_castps_si256(p.v), _mm256_slli_epi32(_mm256_castps_si256(rounded.v), 23)))};
+  }
   // 2 to the power of integral lanes in -126 ... 127.
   static Reg power_of_two(Reg x) {
     const __m256i biased = _mm256_add_epi32(_mm256_cvtps_epi32(x.v), _mm256_set1_epi32(127));
     return {_mm256_castsi256_ps(_mm256_slli_epi32(biased, 23))};
+  }
+
+  // Lane l holds lane l ^ kStride.
+  template <std::size_t kStride>
+  static Reg exchanged(Reg x) {
+    if constexpr (kStride == 4) return {_mm256_permute2f128_ps(x.v, x.v, 0x01)};
+    return {_mm256_permute_ps(x.v, kStride == 2 ? 0x4E : 0xB1)};
   }
 
   // Folds: lane l with lane l + kWidth / 2, and so on down to one.
@@ -112,6 +131,9 @@ struct Reg {
   }
 
  private:
+  static __m256i load_bits(const std::uint32_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
   static __m256i mask(std::size_t n) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lane);
@@ -137,8 +159,8 @@ struct Dot {
     const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w.v), _mm256_sign_epi8(x.v, w.v));
     return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
   }
-  static Dot difference(Dot a, Dot b) { return {_mm256_sub_epi32(a.v, b.v)}; }
-  Reg to_float() const { return {_mm256_cvtepi32_ps(v)}; }
+  static Dot load_sums(const std::int32_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+  void store(std::int32_t* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
 };
 
 }  // namespace

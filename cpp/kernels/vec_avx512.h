@@ -27,6 +27,13 @@ struct Reg {
   static Reg load_half(const std::uint16_t* p) {
     return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
   }
+  void store_half(std::uint16_t* p) const {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+  }
+  static Reg load_low_halves(const std::uint32_t* p) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16))};
+  }
+  static Reg load_words(const std::uint32_t* p) { return {_mm512_castsi512_ps(_mm512_loadu_si512(p))}; }
   static Reg load_int8(const std::int8_t* p) {
     return from_int8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
@@ -53,10 +60,23 @@ struct Reg {
   static Reg zero_below(Reg x, float limit, Reg value) {
     return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, _mm512_set1_ps(limit), _CMP_NLT_UQ), value.v)};
   }
+  // p * 2^n, n in the low bits of `rounded` (a number to which 1.5 * 2^23 was added); p is about 1.
+  static Reg scaled_by(Reg p, Reg rounded) {
+    return {_mm512_castsi512_ps(
+        _mm512_add_epi32(_mm512_castps_si512(p.v), _mm512_slli_epi32(_mm512_castps_si512(rounded.v), 23)))};
+  }
   // 2 to the power of integral lanes in -126 ... 127.
   static Reg power_of_two(Reg x) {
     const __m512i biased = _mm512_add_epi32(_mm512_cvtps_epi32(x.v), _mm512_set1_epi32(127));
     return {_mm512_castsi512_ps(_mm512_slli_epi32(biased, 23))};
+  }
+
+  // Lane l holds lane l ^ kStride.
+  template <std::size_t kStride>
+  static Reg exchanged(Reg x) {
+    if constexpr (kStride == 8) return {_mm512_shuffle_f32x4(x.v, x.v, 0x4E)};
+    if constexpr (kStride == 4) return {_mm512_shuffle_f32x4(x.v, x.v, 0xB1)};
+    return {_mm512_permute_ps(x.v, kStride == 2 ? 0x4E : 0xB1)};
   }
 
   // Folds: lane l with lane l + kWidth / 2, and so on down to one.
@@ -157,7 +177,7 @@ struct Dot {
     return {_mm512_set1_epi32(bits)};
   }
 #if defined(__AVX512VNNI__)
-  static constexpr int kShift = 128;
+  static constexpr int kShift = 128;  // kCodeShift
   static Dot add(Dot sum, Dot x, Dot w) { return {_mm512_dpbusd_epi32(sum.v, x.v, w.v)}; }
 #else
   static constexpr int kShift = 0;
@@ -168,8 +188,8 @@ struct Dot {
     return {_mm512_add_epi32(sum.v, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))};
   }
 #endif
-  static Dot difference(Dot a, Dot b) { return {_mm512_sub_epi32(a.v, b.v)}; }
-  Reg to_float() const { return {_mm512_cvtepi32_ps(v)}; }
+  static Dot load_sums(const std::int32_t* p) { return {_mm512_loadu_si512(p)}; }
+  void store(std::int32_t* p) const { _mm512_storeu_si512(p, v); }
 };
 
 }  // namespace

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstring>
 
+#define KSERVE_ROLLED
+
 namespace kserve::kernels {
 namespace {
 
@@ -34,6 +36,25 @@ struct Reg {
     if (magnitude >= 0x0F800000U) bits = magnitude | 0x7F800000U;
     return {from_bits(bits | sign)};
   }
+  // Float to IEEE half, to the nearest, ties to even. Adding 2^e, e so large that the half's last bit becomes the
+  // sum's last bit, rounds as the half would; what is below half's normal numbers shares one e.
+  void store_half(std::uint16_t* p) const {
+    const std::uint32_t bits = to_bits(v), magnitude = bits & 0x7FFFFFFFU;
+    const std::uint32_t sign = bits >> 16 & 0x8000U;
+    std::uint32_t half = 0;
+    if (magnitude > 0x7F800000U) {
+      half = 0x7E00U;  // not a number
+    } else if (magnitude >= 0x477FF000U) {
+      half = 0x7C00U;  // rounds to infinity
+    } else if (magnitude < 0x38800000U) {
+      half = to_bits(from_bits(magnitude) + 0.5F) - to_bits(0.5F);  // subnormal: steps of 2^-24
+    } else {
+      half = (magnitude - 0x38000000U + 0xFFFU + (magnitude >> 13 & 1U)) >> 13;
+    }
+    *p = static_cast<std::uint16_t>(sign | half);
+  }
+  static Reg load_low_halves(const std::uint32_t* p) { return {from_bits(*p << 16)}; }
+  static Reg load_words(const std::uint32_t* p) { return {from_bits(*p)}; }
   static Reg load_int8(const std::int8_t* p) { return {static_cast<float>(*p)}; }
   static Reg load_int8_first(const std::int8_t* /*p*/, std::size_t /*n*/) { return {0.0F}; }
 
@@ -54,9 +75,17 @@ struct Reg {
 
   // 0 where x < limit, else value.
   static Reg zero_below(Reg x, float limit, Reg value) { return x.v < limit ? Reg{0.0F} : value; }
+  // p * 2^n, n in the low bits of `rounded` (a number to which 1.5 * 2^23 was added); p is about 1.
+  static Reg scaled_by(Reg p, Reg rounded) { return {from_bits(to_bits(p.v) + (to_bits(rounded.v) << 23))}; }
   // 2 to the power of an integral number in -126 ... 127.
   static Reg power_of_two(Reg x) {
     return {from_bits(static_cast<std::uint32_t>(static_cast<std::int32_t>(x.v) + 127) << 23)};
+  }
+
+  // Within one lane there is nothing to exchange.
+  template <std::size_t kStride>
+  static Reg exchanged(Reg x) {
+    return x;
   }
 
   float sum() const { return v; }
@@ -104,8 +133,8 @@ struct Dot {
     for (unsigned shift = 0; shift < 32; shift += 8) total += byte(x, shift) * byte(w, shift);
     return {static_cast<std::uint32_t>(total)};
   }
-  static Dot difference(Dot a, Dot b) { return {a.v - b.v}; }
-  Reg to_float() const { return {static_cast<float>(static_cast<std::int32_t>(v))}; }
+  static Dot load_sums(const std::int32_t* p) { return {static_cast<std::uint32_t>(*p)}; }
+  void store(std::int32_t* p) const { *p = static_cast<std::int32_t>(v); }
 
  private:
   static int byte(Dot bytes, unsigned shift) { return static_cast<std::int8_t>(bytes.v >> shift); }

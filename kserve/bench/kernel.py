@@ -17,7 +17,7 @@ from kserve._engine import kernels, timing
 from kserve.bench.check import DisagreementError
 from kserve.bench.floor import LEVELS, Floor, cache_bytes, measure_floor, working_set
 from kserve.errors import InvalidParameter
-from kserve.runtime_layout import Floats, unpack_dense
+from kserve.runtime_layout import Floats, Words, pack, unpack_dense
 
 _SECONDS = 0.002  # of one timing, at least
 _WORST_ERROR = 1e-4  # of a product in float32, as a share of its largest number
@@ -39,7 +39,7 @@ class Weights:
     """One square of size n in every form, enough copies of each to fill `size` bytes."""
 
     layer: kernels.KMatrixLayer
-    halves: NDArray[np.uint16]  # (copies, 1, 1, numbers)
+    words: Words  # (copies, 1, 1, words)
     floats: list[kernels.DenseLayer]
     bytes_: list[kernels.DenseLayer]
     dense: list[torch.Tensor]  # (n, n), each transposed where it lies
@@ -71,21 +71,20 @@ def run_kernel(plan: KernelPlan) -> list[dict[str, Any]]:
 
 
 def make_weights(n: int, size: int) -> Weights:
-    """A random orthogonal-like K-matrix and its dense forms; each form takes about `size` bytes in all."""
+    """A K-matrix of random rotations and its dense forms; each form takes about `size` bytes in all."""
     layer = kernels.KMatrixLayer(n, n)
     generator = np.random.default_rng(n)
-    # 0.7 keeps the deviation near 1 through all factors; a block of 16 columns needs a quarter.
-    numbers = generator.standard_normal(layer.numbers_per_square) * (0.7 if n > 16 else 0.25)
-    half = numbers.astype(np.float16)
-    exact = unpack_dense(half, layer.inner, 1)
-    weight = exact[:n, :n]
+    angles = generator.uniform(-np.pi / 4, np.pi / 4, (2, n.bit_length() - 1, n // 2))
+    cos, sin = np.cos(angles), np.sin(angles)
+    words = pack(np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2), layer.inner)
+    weight = unpack_dense(words, layer.inner, 1)[:n, :n]
 
     def copies(count_bytes: int) -> int:
         return max(1, size // count_bytes)
 
     return Weights(
         layer,
-        np.tile(half.view(np.uint16), (copies(half.nbytes), 1, 1, 1)),
+        np.tile(words, (copies(words.nbytes), 1, 1, 1)),
         [_dense_layer(weight, "float32") for _ in range(copies(4 * n * n))],
         [_dense_layer(weight, "int8") for _ in range(copies(n * n))],
         [torch.from_numpy(weight.astype(np.float32)).t() for _ in range(copies(4 * n * n))],
@@ -110,7 +109,7 @@ def _check_plan(plan: KernelPlan) -> None:
 
 def _fits(n: int, level: str) -> bool:
     """Whether one square lies within the level (and for L1 leaves room for the row)."""
-    return 2 * kernels.KMatrixLayer(n, n).numbers_per_square + 8 * n <= cache_bytes()[level]
+    return 4 * kernels.KMatrixLayer(n, n).words_per_square + 8 * n <= cache_bytes()[level]
 
 
 def _dense_layer(weight: Floats, precision: str) -> kernels.DenseLayer:
@@ -127,15 +126,15 @@ def _measure(
     x = np.random.default_rng(rows).standard_normal((rows, n), dtype=np.float32)
     check_products(table, weights, x)
     timers: dict[str, Timer] = {
-        "kmatrix": lambda calls: timing.kmatrix(table, weights.layer, weights.halves, x, calls),
+        "kmatrix": lambda calls: timing.kmatrix(table, weights.layer, weights.words, x, calls),
         "dense_fp32": _torch_timer(weights, x),
         "dense_fp32_own": lambda calls: timing.dense(table, weights.floats, x, calls),
         "dense_int8": lambda calls: timing.dense(table, weights.bytes_, x, calls),
     }
     taken = time_alternately(timers, plan.repeats)
     medians = {f"{name}_us": statistics.median(values) * 1e6 for name, values in taken.items()}
-    numbers = weights.layer.numbers_per_square
-    floor_us = floor.microseconds(level, 2 * numbers, rows * numbers)
+    words = weights.layer.words_per_square
+    floor_us = floor.microseconds(level, 4 * words, rows * 2 * words)
     return {
         "n": n,
         "rows": rows,
@@ -157,7 +156,7 @@ def check_products(table: kernels.Kernels, weights: Weights, x: NDArray[np.float
     rows = x.astype(np.float64)
     want = rows @ weights.exact.T
     got = {
-        "kmatrix": table.kmatrix(weights.layer, weights.halves[0], x),
+        "kmatrix": table.kmatrix(weights.layer, weights.words[0], x),
         "float32": table.dense(weights.floats[0], x),
         "torch": torch.mm(torch.from_numpy(x), weights.dense[0]).numpy(),
     }

@@ -1,4 +1,4 @@
-"""From a training checkpoint to a bundle: packed half-precision K-matrices, an int8 embedding, a model card.
+"""From a training checkpoint to a bundle: packed K-matrices, an int8 embedding, a model card.
 
     export(Path("runs/de-en/final.pt"), Path("models/de-en"))
 
@@ -20,19 +20,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kserve import dense_layout
 from kserve.architecture import (
+    LinearKind,
+    LinearLayer,
     ModelShape,
     count_parameters,
-    expected_tensors,
     linear_layers,
+    norm_before,
     parse_architecture,
 )
 from kserve.bundle import write_bundle
-from kserve.runtime_layout import LayoutError, grid, pack_dense, pack_layer
+from kserve.runtime_layout import LayoutError, grid, multiply_layer, pack_layer, scale_inputs
 from kserve.train.card import CardFacts, model_card
 
 Array = NDArray[Any]
-_INT8_MAX = 127
 
 
 class ExportError(ValueError):
@@ -102,24 +104,27 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def bundle_tensors(weights: Mapping[str, Tensor], shape: ModelShape) -> dict[str, Array]:
     """The bundle's tensors from DynamicConvModel's state dict; no weight may be missing or left over."""
     rest = _Weights(weights)
-    table, scale = quantise_rows(rest.take("embedding.weight"))
-    result: dict[str, Array] = {"embedding.table": table, "embedding.scale": scale}
-    for name in expected_tensors(shape):
-        norm, _, part = name.rpartition(".")
-        if norm.endswith("norm"):
-            key = state_name(norm) + (".weight" if part == "gain" else ".bias")
-            result[name] = rest.take(key).astype(np.float32)
-    for layer in linear_layers(shape):
+    table, scale = _quantised(rest.take("embedding.weight"))
+    result: dict[str, Array] = {
+        "embedding.table": table,
+        "embedding.scale": scale,
+        "output.panels": dense_layout.byte_panels(table),
+        "decoder.norm.gain": rest.take("decoder.norm.weight").astype(np.float32),
+        "decoder.norm.bias": rest.take("decoder.norm.bias").astype(np.float32),
+    }
+    layers = linear_layers(shape)
+    norms = {name: _norm(rest, name) for name in dict.fromkeys(map(norm_before, layers)) if name is not None}
+    for layer in layers:
+        gain, offset = norms.get(norm_before(layer) or "", (None, None))
         key, kind = state_name(layer.name), shape.linear[layer.site]
-        result[f"{layer.name}.bias"] = rest.take(f"{key}.bias").astype(np.float32)
-        try:
-            if kind.kind == "dense":
-                result[f"{layer.name}.dense"] = pack_dense(rest.take(f"{key}.weight"))
-            else:
-                cut = grid(layer.inputs, layer.outputs, kind.expansion)
-                result[f"{layer.name}.kmatrix"] = pack_layer(rest.take(f"{key}.twiddle"), cut.rows, cut.cols)
-        except LayoutError as error:
-            raise ExportError(f"{layer.name}: {error}") from error
+        weight = rest.take(f"{key}.{'weight' if kind.kind == 'dense' else 'twiddle'}")
+        bias = rest.take(f"{key}.bias")
+        if gain is not None and offset is not None:
+            bias = bias + _times(weight, layer, kind, offset)
+            weight = _scaled(weight, layer, kind, gain)
+        result[f"{layer.name}.bias"] = bias.astype(np.float32)
+        for part, array in _packed(layer, weight, kind).items():
+            result[f"{layer.name}.{part}"] = array
     if rest.unused():
         raise ExportError(
             f"weights without a place in the bundle: {rest.unused()}; is the architecture the run's own?"
@@ -127,16 +132,41 @@ def bundle_tensors(weights: Mapping[str, Tensor], shape: ModelShape) -> dict[str
     return result
 
 
-def quantise_rows(table: Array) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Symmetric int8 by rows: `table (rows, d)` is `int8 (rows, d) * scale (rows,)`, off by half a step."""
-    largest = np.abs(table).max(axis=1)
-    if not np.isfinite(largest).all():
-        raise ExportError("embedding.weight holds NaN or infinity; export an earlier checkpoint")
-    scale = (largest / _INT8_MAX).astype(np.float32)
-    steps = np.divide(
-        table, scale[:, None], out=np.zeros_like(table, dtype=np.float64), where=scale[:, None] > 0
-    )
-    return np.clip(np.rint(steps), -_INT8_MAX, _INT8_MAX).astype(np.int8), scale
+def _norm(rest: _Weights, name: str) -> tuple[Array, Array]:
+    """Gain and bias of a layer norm."""
+    return rest.take(f"{state_name(name)}.weight"), rest.take(f"{state_name(name)}.bias")
+
+
+def _times(weight: Array, layer: LinearLayer, kind: LinearKind, x: Array) -> Array:
+    """The layer, without its bias, times x (in)."""
+    if kind.kind == "dense":
+        return weight @ x
+    cut = grid(layer.inputs, layer.outputs, kind.expansion)
+    return multiply_layer(weight, cut, x)[: layer.outputs]
+
+
+def _scaled(weight: Array, layer: LinearLayer, kind: LinearKind, gain: Array) -> Array:
+    """The layer of inputs multiplied by gain (in)."""
+    if kind.kind == "dense":
+        return weight * gain
+    return scale_inputs(weight, grid(layer.inputs, layer.outputs, kind.expansion), gain)
+
+
+def _quantised(table: Array) -> tuple[Array, Array]:
+    try:
+        return dense_layout.quantise_rows(table)
+    except LayoutError as error:
+        raise ExportError(f"embedding.weight: {error}") from error
+
+
+def _packed(layer: LinearLayer, weight: Array, kind: LinearKind) -> dict[str, Array]:
+    try:
+        if kind.kind == "dense":
+            return dense_layout.pack(weight, kind.precision)
+        cut = grid(layer.inputs, layer.outputs, kind.expansion)
+        return {"kmatrix": pack_layer(weight, cut.rows, cut.cols)}
+    except LayoutError as error:
+        raise ExportError(f"{layer.name}: {error}") from error
 
 
 def state_name(name: str) -> str:

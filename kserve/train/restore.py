@@ -1,6 +1,6 @@
 """A bundle's own, de-quantised weights in the torch model: what the engine must agree with.
 
-Every K-matrix comes back as the dense matrix that its packed halves stand for, so the torch side shares
+Every K-matrix comes back as the dense matrix that its packed words stand for, so the torch side shares
 neither the layout nor the order of arithmetic with the engine.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kserve import dense_layout
-from kserve.architecture import linear_layers
+from kserve.architecture import linear_layers, norm_before
 from kserve.bundle import Bundle, read_bundle
 from kserve.runtime_layout import unpack_layer
 from kserve.train.export import load_checkpoint, state_name
@@ -40,17 +40,21 @@ def load_model(checkpoint: Path) -> DynamicConvModel:
 
 def dequantised_weights(bundle: Bundle) -> dict[str, Tensor]:
     """State dict of the all-dense DynamicConvModel: the bundle's own numbers, rounded to float32 once."""
-    tensors = bundle.tensors
+    tensors, shape = bundle.tensors, bundle.shape
     table = (
         tensors["embedding.table"].astype(np.float64) * tensors["embedding.scale"].astype(np.float64)[:, None]
     )
-    weights = {"embedding.weight": _float32(table)}
-    for name, array in tensors.items():
-        norm, _, part = name.rpartition(".")
-        if norm.endswith("norm"):
-            weights[f"{state_name(norm)}.{'weight' if part == 'gain' else 'bias'}"] = _float32(array)
-    for layer in linear_layers(bundle.shape):
-        kind, key = bundle.shape.linear[layer.site], state_name(layer.name)
+    weights = {
+        "embedding.weight": _float32(table),
+        "decoder.norm.weight": _float32(tensors["decoder.norm.gain"]),
+        "decoder.norm.bias": _float32(tensors["decoder.norm.bias"]),
+    }
+    for name in filter(None, map(norm_before, linear_layers(shape))):
+        # Its gain and bias are part of the layers behind it.
+        weights[f"{state_name(name)}.weight"] = torch.ones(shape.d_model)
+        weights[f"{state_name(name)}.bias"] = torch.zeros(shape.d_model)
+    for layer in linear_layers(shape):
+        kind, key = shape.linear[layer.site], state_name(layer.name)
         if kind.kind == "dense":
             parts = {part: tensors[f"{layer.name}.{part}"] for part in ("dense", "dense_scale")
                      if f"{layer.name}.{part}" in tensors}  # fmt: skip

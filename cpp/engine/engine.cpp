@@ -1,11 +1,14 @@
-#include "engine/scheduler.h"
+#include "engine/engine.h"
 
 #include <algorithm>
+#include <memory>
+#include <mutex>
 #include <numeric>
+#include <utility>
 
 #include "engine/error.h"
-#include "engine/group_job.h"
 #include "engine/parallel.h"
+#include "engine/running_batch.h"
 #include "kernels/dispatch.h"
 
 namespace kserve {
@@ -27,21 +30,10 @@ std::size_t checked_threads(std::int64_t threads) {
   return static_cast<std::size_t>(threads);
 }
 
-Packed pack(const std::vector<Sentence>& sources, const std::vector<std::size_t>& group) {
-  Packed packed;
-  packed.first.push_back(0);
-  for (std::size_t index : group) {
-    for (std::int64_t id : sources[index]) packed.ids.push_back(static_cast<std::int32_t>(id));
-    packed.first.push_back(packed.ids.size());
-  }
-  return packed;
-}
-
-std::size_t measure(const Model& model, const Packed& source, const DecodingOptions& options,
-                    const std::vector<Task>& tasks) {
-  Arena counting;
-  const GroupJob job(model, source, options, tasks, counting);
-  return counting.peak();
+std::vector<std::int32_t> narrow(const Sentence& ids) {
+  std::vector<std::int32_t> narrowed;
+  for (std::int64_t id : ids) narrowed.push_back(static_cast<std::int32_t>(id));
+  return narrowed;
 }
 
 const kernels::KernelTable& choose_table(const std::string& isa) {
@@ -53,6 +45,26 @@ const kernels::KernelTable& choose_table(const std::string& isa) {
 }
 
 }  // namespace
+
+// The sentences of a call that no thread has taken yet, longest first: the last to begin are short ones.
+struct Engine::Queue {
+  Queue(const std::vector<Sentence>& sources, const DecodingOptions& options, std::size_t threads)
+      : order(sources.size()) {
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::size_t a, std::size_t b) { return sources[a].size() > sources[b].size(); });
+    std::size_t total = 0;
+    for (const Sentence& source : sources) total += cost(source, options);
+    // No thread takes more than its share, so that all have work.
+    const std::size_t share = (total + threads - 1) / threads;
+    limit = std::min(static_cast<std::size_t>(options.max_batch_tokens), std::max(share, std::size_t{1}));
+  }
+
+  std::mutex lock;
+  std::vector<std::size_t> order;
+  std::size_t next = 0;
+  std::size_t limit;  // cost of the sentences that one thread works on together
+};
 
 Engine::Engine(const Architecture& architecture, const TensorMap& tensors, const std::string& isa,
                std::int64_t threads)
@@ -125,32 +137,6 @@ void Engine::check_targets(const Call& call) const {
   }
 }
 
-std::vector<Engine::Group> Engine::cut(const std::vector<Sentence>& sources,
-                                       const DecodingOptions& options) const {
-  Group order(sources.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  // Longest first: sentences of one group are of similar length, and the last group to start is a short one.
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return sources[a].size() > sources[b].size(); });
-  std::size_t total = 0;
-  for (const Sentence& source : sources) total += cost(source, options);
-  // With several threads a call is cut into at least as many groups, where it has as many sentences.
-  const std::size_t share = (total + threads_ - 1) / threads_;
-  const std::size_t limit = std::min(static_cast<std::size_t>(options.max_batch_tokens), share);
-  std::vector<Group> groups;
-  std::size_t filled = limit;
-  for (std::size_t index : order) {
-    const std::size_t added = cost(sources[index], options);
-    if (groups.empty() || filled + added > limit) {
-      groups.emplace_back();
-      filled = 0;
-    }
-    groups.back().push_back(index);
-    filled += added;
-  }
-  return groups;
-}
-
 Task Engine::task(const Call& call, const DecodingOptions& options, std::size_t index) const {
   Task task;
   task.index = index;
@@ -165,22 +151,57 @@ Task Engine::task(const Call& call, const DecodingOptions& options, std::size_t 
   return task;
 }
 
-std::vector<std::vector<Hypothesis>> Engine::run(const Call& call, const DecodingOptions& options) const {
-  const std::vector<Group> groups = cut(call.sources, options);
-  std::vector<std::vector<Hypothesis>> results(call.sources.size());
-  Watch watch(options.control);
-  parallel_for(groups.size(), threads_, [&](std::size_t g) {
+// One thread's part of a call: takes sentences while there is room, and moves those it has on together.
+void Engine::work(const Call& call, Request& request, Queue& queue, Results& results) const {
+  RunningBatch batch(model_, pool_);
+  std::vector<std::unique_ptr<SentenceJob>> jobs;
+  std::vector<SentenceJob*> live, arrived;
+  std::size_t used = 0;
+  const auto take = [&] {
+    // New ones are encoded together: it waits until a good part is free.
+    if (!jobs.empty() && used > queue.limit - queue.limit / 4) return;
+    const std::lock_guard<std::mutex> guard(queue.lock);
+    for (; queue.next < queue.order.size(); ++queue.next) {
+      const std::size_t index = queue.order[queue.next], added = cost(call.sources[index], request.options);
+      if (!jobs.empty() && used + added > queue.limit) return;
+      used += added;
+      jobs.push_back(std::make_unique<SentenceJob>(model_, request, task(call, request.options, index),
+                                                   narrow(call.sources[index]), pool_));
+      arrived.push_back(jobs.back().get());
+    }
+  };
+  for (take(); !jobs.empty() && !request.watch.failed(); take()) {
+    batch.prepare(arrived);
+    arrived.clear();
+    live.clear();
+    for (auto& job : jobs) {
+      job->poll();
+      if (job->rows() > 0) live.push_back(job.get());
+    }
+    if (!live.empty()) batch.step(live);
+    for (std::size_t i = 0; i < jobs.size();) {
+      if (jobs[i]->rows() > 0) {
+        ++i;
+        continue;
+      }
+      const std::size_t index = jobs[i]->task().index;
+      results[index] = jobs[i]->result();
+      used -= cost(call.sources[index], request.options);
+      jobs.erase(jobs.begin() + static_cast<std::ptrdiff_t>(i));
+    }
+  }
+}
+
+Engine::Results Engine::run(const Call& call, const DecodingOptions& options) const {
+  Results results(call.sources.size());
+  Request request(options);
+  const std::size_t workers = std::max(std::size_t{1}, std::min(threads_, call.sources.size()));
+  Queue queue(call.sources, options, workers);
+  parallel_for(workers, workers, [&](std::size_t) {
     try {
-      const Packed packed = pack(call.sources, groups[g]);
-      std::vector<Task> tasks;
-      for (std::size_t index : groups[g]) tasks.push_back(task(call, options, index));
-      WorkspacePool::Lease workspace = pool_.lease();
-      workspace.reserve(measure(model_, packed, options, tasks));
-      GroupJob job(model_, packed, options, tasks, workspace.arena());
-      job.run(watch);
-      for (std::size_t s = 0; s < groups[g].size(); ++s) results[groups[g][s]] = job.result(s);
+      work(call, request, queue, results);
     } catch (...) {
-      watch.fail();
+      request.watch.fail();
       throw;
     }
   });
@@ -214,19 +235,23 @@ std::vector<std::vector<double>> Engine::score(const std::vector<Sentence>& sour
 
 std::vector<float> Engine::encode(const Sentence& source) const {
   check_source(source, 0);
-  const Packed packed = pack({source}, {0});
+  Packed packed;
+  packed.add(narrow(source));
+  const std::size_t d = architecture().d_model;
   const auto lay_out = [&](Arena& arena) {
     const Scratch scratch = take_scratch(model_.weights, arena);
-    return std::make_pair(scratch, take_encoder_buffers(model_, packed, arena));
+    return std::make_pair(scratch, take_encoder_buffers(model_, packed.rows(), arena));
   };
   Arena counting;
   lay_out(counting);
-  WorkspacePool::Lease workspace = pool_.lease();
-  workspace.reserve(counting.peak());
-  const auto [scratch, buffers] = lay_out(workspace.arena());
-  const Control control;
-  kserve::encode(model_, Blocks(model_, scratch), packed, buffers, Watch(control));
-  return std::vector<float>(buffers.x, buffers.x + packed.rows() * architecture().d_model);
+  MemoryPool::Lease memory = pool_.lease(counting.peak());
+  const auto [scratch, buffers] = lay_out(memory.arena());
+  kserve::encode(model_, Blocks(model_, scratch), packed, buffers, [] {});
+  std::vector<float> states(packed.rows() * d);
+  for (std::size_t r = 0; r < packed.rows(); ++r) {
+    model_.table->layer_norm(buffers.x + r * d, d, nullptr, nullptr, states.data() + r * d);
+  }
+  return states;
 }
 
 }  // namespace kserve

@@ -1,4 +1,4 @@
-// The engine: checks the sentences of a call, cuts them into groups, and lets threads decode the groups.
+// The engine: checks the sentences of a call and lets threads decode them.
 #pragma once
 
 #include <cstddef>
@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "engine/beam.h"
 #include "engine/layers.h"
-#include "engine/workspace.h"
+#include "engine/memory_pool.h"
+#include "engine/sentence_job.h"
 
 namespace kserve {
 
@@ -34,7 +34,7 @@ class Engine {
                                          const std::vector<Sentence>& targets,
                                          const std::shared_ptr<CancelToken>& cancel = nullptr) const;
 
-  // The encoder's states of a sentence, (tokens, d).
+  // The encoder's states of a sentence, each normalised, (tokens, d).
   std::vector<float> encode(const Sentence& source) const;
 
   const Architecture& architecture() const { return model_.weights.architecture; }
@@ -43,27 +43,26 @@ class Engine {
   std::size_t workspace_bytes() const { return pool_.bytes(); }
 
  private:
-  // Indices of sentences that are decoded together.
-  using Group = std::vector<std::size_t>;
-
   // A call's sentences; starts is empty, or has one for each.
   struct Call {
     const std::vector<Sentence>& sources;
     const std::vector<Sentence>& starts;
     bool ends_after_start;
   };
+  struct Queue;
+  using Results = std::vector<std::vector<Hypothesis>>;
 
   void check_ids(const Sentence& ids, const std::string& where) const;
   void check_source(const Sentence& source, std::size_t index) const;
   void check_prefixes(const Call& call, const DecodingOptions& options) const;
   void check_targets(const Call& call) const;
   Task task(const Call& call, const DecodingOptions& options, std::size_t index) const;
-  std::vector<std::vector<Hypothesis>> run(const Call& call, const DecodingOptions& options) const;
-  std::vector<Group> cut(const std::vector<Sentence>& sources, const DecodingOptions& options) const;
+  Results run(const Call& call, const DecodingOptions& options) const;
+  void work(const Call& call, Request& request, Queue& queue, Results& results) const;
 
   std::size_t threads_;
   Model model_;
-  mutable WorkspacePool pool_;
+  mutable MemoryPool pool_;
 };
 
 }  // namespace kserve

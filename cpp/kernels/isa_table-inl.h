@@ -1,0 +1,26 @@
+// The table of one instruction set, named by the isa_*.cpp that includes this.
+#pragma once
+
+#include "kernels/attention-inl.h"
+#include "kernels/butterfly-inl.h"
+#include "kernels/dense_int8-inl.h"
+#include "kernels/dynconv-inl.h"
+#include "kernels/kmatrix-inl.h"
+#include "kernels/norm-inl.h"
+#include "kernels/probe-inl.h"
+#include "kernels/rank-inl.h"
+#include "kernels/softmax-inl.h"
+#include "kernels/tables.h"
+
+namespace kserve::kernels {
+
+static const ButterflyTable kButterfly = {
+    load_tile, store_tile, add_tile, butterfly_forward, butterfly_save_passes, butterfly_backward};
+
+static const ProbeTable kProbe = {probe_read, probe_multiply_adds};
+
+const KernelTable KSERVE_ISA_TABLE = {
+    KSERVE_ISA_NAME, kmatrix, dense, layer_norm, glu,         softmax,     dynconv,     dynconv_half,
+    attention,       narrow,  embed, token_logit, rank_tokens, &kButterfly, &kProbe};
+
+}  // namespace kserve::kernels
