@@ -16,9 +16,10 @@ LANES = 16
 PASS_BITS = 3  # strides in a pass, as log2: radix 8
 SMALL_BITS = 4  # a square of at most 2**4 chunks is one pass a pair
 _INNER_STRIDES = (8, 4, 2, 1, 2, 4, 8)  # within a chunk; the one in the middle has a diagonal
-# A block whose diagonal is smaller than this share of it is given such a diagonal: about what rounding changes.
-_LEAST_DIAGONAL = 2.0**-9
-_WORST_ERROR = 0.03  # of a packed square, by the Frobenius norm; rounding alone makes 0.003
+# A block whose diagonal is smaller than this share of it is given such a diagonal: about what rounding changes. The
+# larger ones are for squares with so many such blocks in a row that their product would leave the range of floats.
+_LEAST_DIAGONALS = (2.0**-10, 2.0**-8, 2.0**-7)
+_WORST_ERROR = 0.05  # of a packed square's products, by their norm; rounding alone makes 0.003
 Words = NDArray[np.uint32]
 Floats = NDArray[np.float64]
 
@@ -104,7 +105,7 @@ def passes(inner: int, width: int) -> list[Pass]:
     return [*outer, *between * (width - 1), middle, *reversed(outer)]
 
 
-def factors_of(twiddle: Floats) -> list[Factor]:
+def factors_of(twiddle: Floats, least: float = _LEAST_DIAGONALS[0]) -> list[Factor]:
     """The factors in order of application, all but the middle ones of unit diagonal.
 
     The diagonals are pushed through the product: those of falling strides towards the middle behind them, those
@@ -112,6 +113,7 @@ def factors_of(twiddle: Floats) -> list[Factor]:
 
     Args:
         twiddle: (2 * width, log2 m, m / 2, 2, 2), m at least 16.
+        least: A block whose diagonal is a smaller share of it is given such a diagonal.
     """
     blocks, levels = twiddle.shape[:2]
     size = 1 << levels
@@ -130,22 +132,26 @@ def factors_of(twiddle: Floats) -> list[Factor]:
         else:
             runs.append(falling)
         runs.append(rising)
-    return _unit_factors(runs, middles, size)
+    middle = [_factor(1, blocks) for blocks in middles]
+    return _unit_factors([[_factor(*one) for one in run] for run in runs], middle, least)
 
 
 def pack(twiddle: NDArray[np.floating], inner: int) -> Words:
     """One square `(2 * width, log2 m, m / 2, 2, 2)` as `words(inner, width)` words in reading order."""
     twiddle64 = _stored_twiddle(twiddle, inner)
-    width = len(twiddle64) // 2
-    factors = factors_of(twiddle64)
-    vectors = [np.concatenate(part, axis=1) for part in _vectors(factors, passes(inner, width), inner)]
-    packed = to_words(np.concatenate([part.reshape(-1, LANES) for part in vectors]))
-    want = _dense(_plain_factors(twiddle64), inner)
-    error = np.linalg.norm(unpack_dense(packed, inner, width) - want) / max(float(np.linalg.norm(want)), 1e-30)
-    if not error < _WORST_ERROR:
+    plan = passes(inner, len(twiddle64) // 2)
+    error = np.inf
+    for least in _LEAST_DIAGONALS:
+        vectors = [np.concatenate(part, 1) for part in _vectors(factors_of(twiddle64, least), plan, inner)]
+        packed = to_words(np.concatenate([part.reshape(-1, LANES) for part in vectors]))
+        error = _packing_error(packed, twiddle64)
+        if error < _WORST_ERROR:
+            break
+    else:
         raise LayoutError(
-            f"a square of size {inner} comes back changed by {error:.2g} of its norm, at most {_WORST_ERROR} is "
-            "expected; too many of its 2x2 blocks have a diagonal of nearly zero: train it from smaller rotations"
+            f"a square of size {inner} comes back changed by {error:.2g} of its norm, at most {_WORST_ERROR} "
+            "is expected; too many of its 2x2 blocks have a diagonal of nearly zero: train it from smaller "
+            "rotations"
         )
     return packed
 
@@ -242,8 +248,11 @@ def to_words(vectors: Floats) -> Words:
     """
     bits = vectors.astype(np.float32).view(np.uint32).reshape(-1, 2, LANES).astype(np.int64)
     low = (bits[:, 0] + 0x7FFF + (bits[:, 0] >> 16 & 1)) >> 16
+    low = np.where(low & 0x7F80, low, 0)
     sign, magnitude = bits[:, 1] & 0x80000000, bits[:, 1] & 0x7FFFFFFF
-    high = np.maximum((magnitude - low + 0x8000) >> 16, 0) | sign >> 16
+    high = np.maximum((magnitude - low + 0x8000) >> 16, 0)
+    # A number below the normal ones (0 has its neighbour's bits) would make multiplications slow.
+    high = np.where((high < 0x80) & (low != 0), 0x80, high) | sign >> 16
     result = np.ascontiguousarray(high << 16 | low, dtype=np.uint32).reshape(-1)
     if not are_finite(result):
         raise LayoutError("a weight is NaN, infinite, or too large for 16 bits; train it smaller")
@@ -270,6 +279,18 @@ def _levels(inner: int, width: int) -> int:
     if width < 1:
         raise LayoutError(f"width must be at least 1, got {width}")
     return inner.bit_length() - 1
+
+
+def _packing_error(packed: Words, twiddle: Floats) -> float:
+    """By how much of their length the packed square changes products, over a few random vectors."""
+    inner, width = 2 * twiddle.shape[2], len(twiddle) // 2
+    x = np.random.default_rng(0).standard_normal((inner, 8))
+    want, got = x, x
+    for factor in _plain_factors(twiddle):
+        want = factor.apply(want)
+    for factor in unpack_factors(packed, inner, width):
+        got = factor.apply(got)
+    return float(np.linalg.norm(got - want) / max(float(np.linalg.norm(want)), 1e-20))
 
 
 def _stored_twiddle(twiddle: NDArray[np.floating], inner: int) -> Floats:
@@ -313,52 +334,63 @@ def _factor(stride: int, blocks: Floats) -> Factor:
     return Factor(stride, partner, diagonal)
 
 
-def _with_diagonal(factor: Factor) -> tuple[Floats, Floats]:
-    """Diagonal and partners of a factor, no diagonal nearly zero beside the rest of its block."""
+def _with_diagonal(factor: Factor, least: float) -> Floats:
+    """The diagonal of a factor, no number of it nearly zero beside the rest of its block."""
     assert factor.diagonal is not None
     index = np.arange(len(factor.partner)) ^ factor.stride
     sizes = np.maximum(np.abs(factor.diagonal), np.abs(factor.partner))
-    least = _LEAST_DIAGONAL * np.maximum(np.maximum(sizes, sizes[index]), 1e-30)
-    small = np.abs(factor.diagonal) < least
-    return np.where(small, np.copysign(least, factor.diagonal), factor.diagonal), factor.partner
+    smallest = least * np.maximum(np.maximum(sizes, sizes[index]), 1e-30)
+    small = np.abs(factor.diagonal) < smallest
+    return np.where(small, np.copysign(smallest, factor.diagonal), factor.diagonal)
 
 
-def _unit_factors(runs: list[list[tuple[int, Floats]]], middles: list[Floats], size: int) -> list[Factor]:
+def _unit_factors(runs: list[list[Factor]], middles: list[Factor], least: float) -> list[Factor]:
     """Push the diagonals of the runs between (and around) the middles into these."""
-    middle = [_factor(1, blocks) for blocks in middles]
-    pushed: list[list[Factor]] = []
+    pushed = []
     for number, run in enumerate(runs):
-        factors = [_factor(stride, blocks) for stride, blocks in run]
         backward = 0 if number == 0 else _count_backward(run)
-        before, ahead = factors[:backward], factors[backward:]
-        scaled = np.ones(size)
-        unit = []
-        for factor in reversed(before):
-            own, partner = _with_diagonal(factor)
-            row = scaled * own
-            unit.append(Factor(factor.stride, scaled * partner / row[np.arange(size) ^ factor.stride]))
-            scaled = row
-        unit.reverse()
-        if number > 0:
-            middle[number - 1] = _scale_rows(middle[number - 1], scaled)
-        scaled = np.ones(size)
-        for factor in ahead:
-            own, partner = _with_diagonal(factor)
-            row = scaled * own
-            unit.append(Factor(factor.stride, partner * scaled[np.arange(size) ^ factor.stride] / row))
-            scaled = row
-        if number < len(middle):
-            middle[number] = _scale_columns(middle[number], scaled)
-        pushed.append(unit)
+        before, left = _push_back(run[:backward], least)
+        ahead, right = _push_ahead(run[backward:], least)
+        pushed.append(before + ahead)
+        if left is not None:
+            middles[number - 1] = _scale_rows(middles[number - 1], left)
+        if right is not None:
+            middles[number] = _scale_columns(middles[number], right)
     result = list(pushed[0])
-    for centre, run_after in zip(middle, pushed[1:], strict=True):
+    for centre, run_after in zip(middles, pushed[1:], strict=True):
         result += [centre, *run_after]
     return result
 
 
-def _count_backward(run: list[tuple[int, Floats]]) -> int:
+def _push_back(run: list[Factor], least: float) -> tuple[list[Factor], Floats | None]:
+    """Unit factors, and the diagonal that stands before them."""
+    unit: list[Factor] = []
+    scaled = None
+    for factor in reversed(run):
+        own = _with_diagonal(factor, least)
+        after = np.ones_like(own) if scaled is None else scaled
+        scaled = after * own
+        index = np.arange(len(own)) ^ factor.stride
+        unit.append(Factor(factor.stride, after * factor.partner / scaled[index]))
+    return unit[::-1], scaled
+
+
+def _push_ahead(run: list[Factor], least: float) -> tuple[list[Factor], Floats | None]:
+    """Unit factors, and the diagonal that stands behind them."""
+    unit: list[Factor] = []
+    scaled = None
+    for factor in run:
+        own = _with_diagonal(factor, least)
+        before = np.ones_like(own) if scaled is None else scaled
+        scaled = before * own
+        index = np.arange(len(own)) ^ factor.stride
+        unit.append(Factor(factor.stride, factor.partner * before[index] / scaled))
+    return unit, scaled
+
+
+def _count_backward(run: list[Factor]) -> int:
     """Factors of a run whose diagonals go to the middle before it: those of rising strides."""
-    strides = [stride for stride, _ in run]
+    strides = [factor.stride for factor in run]
     return next((i for i in range(1, len(strides)) if strides[i] <= strides[i - 1]), len(strides))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kserve import _engine, runtime_layout
+from kserve import _engine, dense_layout, runtime_layout
 
 Floats = NDArray[np.float64]
 Tensors = dict[str, NDArray[Any]]
@@ -88,23 +88,21 @@ def random_tensors(sizes: Sizes, seed: int) -> Tensors:
         "embedding.table": rng.integers(-127, 128, (sizes.vocab_size, d), dtype=np.int8),
         "embedding.scale": (rng.uniform(0.5, 1.0, sizes.vocab_size) / (73 * math.sqrt(d))).astype(np.float32),
     }
+    tensors["output.panels"] = dense_layout.byte_panels(tensors["embedding.table"])
     # A large end row, so that sentences end at different places.
     tensors["embedding.scale"][END] *= np.float32(3)
-    norms = ["encoder.norm", "decoder.norm"]
-    for stack, blocks in (("encoder", ("conv", "ffn")), ("decoder", ("conv", "attn", "ffn"))):
+    for stack in ("encoder", "decoder"):
         for layer, taps in enumerate(getattr(sizes, f"{stack}_kernels")):
-            norms += [f"{stack}.{layer}.{block}_norm" for block in blocks]
             for name in SITES:
                 if stack == "encoder" and name in ("query", "key", "value", "attn_out"):
                     continue
                 _add_linear(
                     tensors, f"{stack}.{layer}.{name}", sizes.site(name), sizes.shape(name, taps), rng
                 )
-    for name in norms:
-        tensors[f"{name}.gain"] = rng.uniform(0.6, 1.4, d).astype(np.float32)
-        tensors[f"{name}.bias"] = rng.normal(0, 0.1, d).astype(np.float32)
     # Random signs, or the tied output table would make the model repeat its input token for ever.
-    tensors["decoder.norm.gain"] *= rng.choice(np.array([-1.5, 1.5], np.float32), d)
+    signs = rng.choice(np.array([-1.5, 1.5], np.float32), d)
+    tensors["decoder.norm.gain"] = rng.uniform(0.6, 1.4, d).astype(np.float32) * signs
+    tensors["decoder.norm.bias"] = rng.normal(0, 0.1, d).astype(np.float32)
     return tensors
 
 
@@ -115,7 +113,7 @@ def _add_linear(
     tensors[f"{name}.bias"] = rng.normal(0, 0.1, outputs).astype(np.float32)
     if site.kind == "dense":
         weight = rng.normal(0, 1.5 / math.sqrt(inputs), (outputs, inputs))
-        tensors[f"{name}.dense"] = runtime_layout.pack_dense(weight)
+        tensors.update({f"{name}.{part}": array for part, array in dense_layout.pack(weight, "float16").items()})
         return
     grid = runtime_layout.grid(inputs, outputs, site.expansion)
     log_size = grid.inner.bit_length() - 1
@@ -148,8 +146,9 @@ class ReferenceModel:
 
     def __init__(self, sizes: Sizes, tensors: Tensors) -> None:
         self.sizes = sizes
-        self.tensors = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
-        self.table: Floats = self.tensors["embedding.table"] * self.tensors["embedding.scale"][:, None]
+        self.tensors = tensors
+        scale = tensors["embedding.scale"].astype(np.float64)
+        self.table: Floats = tensors["embedding.table"].astype(np.float64) * scale[:, None]
         self.attention: dict[
             str, Floats
         ] = {}  # decoder layer → (time, source) of the last call, heads averaged
@@ -161,7 +160,7 @@ class ReferenceModel:
         for layer, taps in enumerate(self.sizes.encoder_kernels):
             x = self._convolve(f"encoder.{layer}", taps, (taps - 1) // 2, x)
             x = self._feed_forward(f"encoder.{layer}", x)
-        return self._norm("encoder.norm", x)
+        return _normalised(x)
 
     def log_probabilities(self, states: Floats, prefix: list[int]) -> Floats:
         """Log-probabilities (vocab,) of the token after `prefix`, which begins with the begin token."""
@@ -170,7 +169,8 @@ class ReferenceModel:
             x = self._convolve(f"decoder.{layer}", taps, taps - 1, x)
             x = self._attend(f"decoder.{layer}", x, states)
             x = self._feed_forward(f"decoder.{layer}", x)
-        logits: Floats = self.table @ self._norm("decoder.norm", x[-1])
+        hidden = _normalised(x[-1]) * self.tensors["decoder.norm.gain"] + self.tensors["decoder.norm.bias"]
+        logits: Floats = self.table @ hidden
         top = logits.max()
         result: Floats = logits - (top + np.log(np.exp(logits - top).sum()))
         return result
@@ -208,7 +208,7 @@ class ReferenceModel:
         if name not in self._matrices:
             site = self.sizes.site(name.rsplit(".", 1)[1])
             if site.kind == "dense":
-                matrix = runtime_layout.unpack_panels(self.tensors[f"{name}.dense"], shape[1])
+                matrix = dense_layout.unpack({"dense": self.tensors[f"{name}.dense"]}, shape[1], shape[0])
             else:
                 packed = self.tensors[f"{name}.kmatrix"]
                 matrix = runtime_layout.unpack_layer(packed, shape, site.width, site.expansion)
@@ -218,12 +218,6 @@ class ReferenceModel:
     def _linear(self, prefix: str, site: str, x: Floats, taps: int = 1) -> Floats:
         name = f"{prefix}.{site}"
         result: Floats = x @ self._matrix(name, self.sizes.shape(site, taps)).T + self.tensors[f"{name}.bias"]
-        return result
-
-    def _norm(self, name: str, x: Floats) -> Floats:
-        centred = x - x.mean(-1, keepdims=True)
-        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
-        result: Floats = scaled * self.tensors[f"{name}.gain"] + self.tensors[f"{name}.bias"]
         return result
 
     def _embed(self, ids: NDArray[np.int64]) -> Floats:
@@ -236,10 +230,12 @@ class ReferenceModel:
 
     def _convolve(self, prefix: str, taps: int, left: int, x: Floats) -> Floats:
         d, heads = self.sizes.d_model, self.sizes.heads
-        u = self._linear(prefix, "conv_in", self._norm(f"{prefix}.conv_norm", x))
+        u = self._linear(prefix, "conv_in", _normalised(x))
         if self.sizes.glu:
             u = u[:, :d] / (1 + np.exp(-u[:, d:]))
         weights = _softmax(self._linear(prefix, "kernel", u, taps).reshape(-1, heads, taps))
+        if prefix.startswith("decoder"):
+            u = _halved(u)
         padded = np.pad(u, ((left, taps - 1 - left), (0, 0)))
         mixed = np.zeros_like(u)
         for j in range(taps):
@@ -253,16 +249,28 @@ class ReferenceModel:
             result: Floats = rows.reshape(len(rows), heads, -1).transpose(1, 0, 2)
             return result
 
-        query = split(self._linear(prefix, "query", self._norm(f"{prefix}.attn_norm", x)))
-        key, value = (split(self._linear(prefix, site, states)) for site in ("key", "value"))
+        query = split(self._linear(prefix, "query", _normalised(x)))
+        key, value = (split(_halved(self._linear(prefix, site, states))) for site in ("key", "value"))
         weights = _softmax(query @ key.transpose(0, 2, 1) / math.sqrt(query.shape[-1]))
         self.attention[prefix] = weights.mean(0)
         mixed = (weights @ value).transpose(1, 0, 2).reshape(x.shape)
         return x + self._linear(prefix, "attn_out", mixed)
 
     def _feed_forward(self, prefix: str, x: Floats) -> Floats:
-        hidden = self._linear(prefix, "ffn_in", self._norm(f"{prefix}.ffn_norm", x))
+        hidden = self._linear(prefix, "ffn_in", _normalised(x))
         return x + self._linear(prefix, "ffn_out", np.maximum(hidden, 0))
+
+
+def _halved(x: Floats) -> Floats:
+    """What the decoder keeps from step to step is kept in half precision."""
+    return x.astype(np.float16).astype(np.float64)
+
+
+def _normalised(x: Floats) -> Floats:
+    """A layer norm without gain and bias, which are part of the layers behind it."""
+    centred = x - x.mean(-1, keepdims=True)
+    result: Floats = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    return result
 
 
 def _softmax(x: Floats) -> Floats:

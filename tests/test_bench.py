@@ -99,7 +99,7 @@ def test_a_wrong_answer_is_not_timed() -> None:
 
 def test_a_wrong_product_is_not_timed() -> None:
     weights = make_weights(64, 1)
-    weights.halves[0, 0, 0, :16] = 0
+    weights.words[0, 0, 0, :16] = 0
     with pytest.raises(DisagreementError, match=r"kmatrix product on \w+ of n 64, 2 rows is off by"):
         check_products(kernels.choose(), weights, np.ones((2, 64), np.float32))
 

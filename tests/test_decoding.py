@@ -16,8 +16,8 @@ from small_models import sentences, small_model
 from kserve import _engine
 from kserve._engine import BeamRules, Constraints, DecodingOptions
 
-# Log-probabilities of the small models reach 50; float32 logits carry errors of some 1e-5.
-BOUND = 1e-4
+# The log-sum-exp adds up logits of hidden states in 8 bits.
+BOUND = 2e-3
 COUNT = 9
 
 BEAM = Rules(beam=3, length_penalty=0.8)
@@ -70,8 +70,15 @@ def test_rule_matches_the_reference(name: str, isa: str) -> None:
     sources = sentences(COUNT, model.sizes.vocab_size)
     prefixes = [rules.prefix] * COUNT if rules.prefix else []
     found = model.engine(isa).translate(sources, rules.options(), prefixes)
+    different = 0
     for hypotheses, guesses in zip(found, expected(name), strict=True):
-        assert_equal(hypotheses, guesses, rules)
+        if [tuple(one.tokens) for one in hypotheses] == [guess.tokens for guess in guesses]:
+            assert_equal(hypotheses, guesses, rules)
+            continue
+        different += 1
+        scores = [guess.score(rules) for guess in guesses]
+        assert [one.score for one in hypotheses] == pytest.approx(scores, abs=BOUND)
+    assert different <= (rules.beam > 1), "only where two hypotheses score alike may another one be found"
 
 
 def test_reference_rules_say_something() -> None:

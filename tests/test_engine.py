@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from reference_model import BEGIN, END, NEVER_PRODUCED, Sizes, random_tensors
+from reference_model import BEGIN, END, NEVER_PRODUCED, ReferenceModel, Sizes, random_tensors
 from small_models import NAMES, reference_translations, sentences, small_model
 
 from kserve import _engine
@@ -16,8 +16,8 @@ from kserve import _engine
 # The states are of size 1. A state is the sum of a few hundred float32 products a layer, so some tens of the
 # rounding unit 6e-8 are expected; the worst seen is 1.5e-6.
 STATE_BOUND = 100 * 2.0**-24
-# Logits reach 50, and a log-probability adds their errors.
-LOG_PROBABILITY_BOUND = 1e-4
+# The log-sum-exp adds up logits of hidden states in 8 bits.
+LOG_PROBABILITY_BOUND = 2e-3
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -36,14 +36,19 @@ def test_search_matches_the_reference(name: str, beam: int, isa: str) -> None:
     model = small_model(name)
     options = _engine.DecodingOptions(beam_size=beam, n_best=beam, length_penalty=0.8)
     results = model.engine(isa).translate(sentences(13, model.sizes.vocab_size), options)
+    different = 0
     for hypotheses, guesses in zip(results, reference_translations(name, beam), strict=True):
-        assert [tuple(h.tokens) for h in hypotheses] == [guess.tokens for guess in guesses[:beam]]
+        assert len(hypotheses) == len(guesses[:beam])
+        different += [tuple(h.tokens) for h in hypotheses] != [guess.tokens for guess in guesses[:beam]]
         for hypothesis, guess in zip(hypotheses, guesses, strict=False):
-            assert hypothesis.truncated == guess.truncated
             assert hypothesis.score == pytest.approx(guess.score(0.8), abs=LOG_PROBABILITY_BOUND)
+            if tuple(hypothesis.tokens) != guess.tokens:
+                continue
+            assert hypothesis.truncated == guess.truncated
             assert hypothesis.token_log_probabilities == pytest.approx(
                 guess.log_probabilities, abs=LOG_PROBABILITY_BOUND
             )
+    assert different <= (beam > 1), "only where two hypotheses of a beam score alike may another one be found"
 
 
 def test_reference_covers_ended_and_truncated() -> None:
@@ -156,12 +161,12 @@ def test_ties_go_to_the_lower_id(beam: int) -> None:
 def test_weights_are_used_where_they_lie_and_held() -> None:
     sizes = Sizes()
     tensors = random_tensors(sizes, 1)
-    held = weakref.ref(tensors["encoder.norm.bias"])
+    held = weakref.ref(tensors["encoder.1.ffn_out.bias"])
     engine = _engine.Engine(sizes.architecture(), tensors)
     source = sentences(3, sizes.vocab_size)[2]
-    before = engine.encode(source)
-    tensors["encoder.norm.bias"] += np.float32(1)
-    np.testing.assert_allclose(engine.encode(source), before + 1, atol=1e-6)
+    tensors["encoder.1.ffn_out.bias"] += np.linspace(-1, 1, sizes.d_model, dtype=np.float32)
+    want = ReferenceModel(sizes, tensors).encode(source)
+    np.testing.assert_allclose(engine.encode(source), want, rtol=0, atol=STATE_BOUND)
     tensors.clear()
     gc.collect()
     assert held() is not None

@@ -29,7 +29,7 @@ def _put(name: str, change: Callable[[Any], Any]) -> Damage:
     ("damage", "message"),
     [
         pytest.param(
-            _remove("decoder.1.key.kmatrix"), r"'decoder.1.key.kmatrix' is missing.*float16", id="missing"
+            _remove("decoder.1.key.kmatrix"), r"'decoder.1.key.kmatrix' is missing.*uint32", id="missing"
         ),
         pytest.param(
             _put("encoder.2.bias", lambda _: np.zeros(3, np.float32)),
@@ -37,12 +37,12 @@ def _put(name: str, change: Callable[[Any], Any]) -> Damage:
             id="extra",
         ),
         pytest.param(
-            _put("encoder.norm.gain", lambda t: t.astype(np.float64)),
-            r"'encoder.norm.gain' is of type float64, wanted float32",
+            _put("decoder.norm.gain", lambda t: t.astype(np.float64)),
+            r"'decoder.norm.gain' is of type float64, wanted float32",
             id="type",
         ),
         pytest.param(
-            _put("encoder.norm.gain", lambda t: t.astype(">f4")),
+            _put("decoder.norm.gain", lambda t: t.astype(">f4")),
             r"of type >f4, wanted float32",
             id="byte-order",
         ),

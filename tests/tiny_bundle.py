@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from kserve.architecture import SITES, expected_tensors, parse_architecture
 from kserve.bundle import MODEL, write_bundle
+from kserve.dense_layout import byte_panels
 from kserve.tensorfile import read_tensors, write_tensors
 
 SENTENCES = (
@@ -102,9 +103,19 @@ def tensors(settings: dict[str, Any], seed: int = 7) -> Tensors:
             result[name] = random.uniform(0.001, 0.003, spec.shape).astype(np.float32)
         elif spec.dtype == "F16":
             result[name] = random.normal(0, 0.3, spec.shape).astype(np.float16)
+        elif spec.dtype == "U32":
+            result[name] = random_words(random, spec.shape)
         else:
             result[name] = (name.endswith(".gain") + random.normal(0, 0.1, spec.shape)).astype(np.float32)
+    result["output.panels"] = byte_panels(result["embedding.table"])
     return result
+
+
+def random_words(random: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.uint32]:
+    """Words whose numbers are about normal, of deviation 0.3."""
+    bits = random.normal(0, 0.3, (2, *shape)).astype(np.float32).view(np.uint32)
+    words: NDArray[np.uint32] = (bits[0] >> 16) | (bits[1] & np.uint32(0xFFFF0000))
+    return words
 
 
 def write(path: Path, kind: str = "kmatrix") -> Path:

@@ -140,8 +140,15 @@ struct Vec {
   static KSERVE_INLINE bool any_above(Vec a, Vec b) {
     bool any = false;
     KSERVE_UNROLL
-    for (std::size_t i = 0; i < kRegs; ++i) any |= Reg::any_above(a.r[i], b.r[i]);
+    for (std::size_t i = 0; i < kRegs; ++i) any |= Reg::above(a.r[i], b.r[i]) != 0;
     return any;
+  }
+  // Bit l: whether a > b in lane l.
+  static KSERVE_INLINE std::uint32_t above(Vec a, Vec b) {
+    std::uint32_t bits = 0;
+    KSERVE_UNROLL
+    for (std::size_t i = 0; i < kRegs; ++i) bits |= Reg::above(a.r[i], b.r[i]) << (i * Reg::kWidth);
+    return bits;
   }
   static KSERVE_INLINE Vec zero_below(Vec x, float limit, Vec value) {
     return of([=](std::size_t i) { return Reg::zero_below(x.r[i], limit, value.r[i]); });

@@ -54,7 +54,7 @@ RankMemory rank_memory(std::size_t n, std::size_t rows, std::size_t count) {
   const auto aligned = [](std::size_t bytes) { return (bytes + 63) / 64 * 64; };
   const std::size_t padded_rows = (rows + kRowBlock - 1) / kRowBlock * kRowBlock;
   RankMemory memory{};
-  count = std::max(count, std::size_t{1});
+  count = ranked_tokens(count);
   memory.candidate_bytes = (candidate_room(count) + count) * kCandidateBytes + count * sizeof(float);
   memory.codes = rows * kRankRowBytes;
   memory.totals = memory.codes + aligned(padded_rows * byte_groups(n) * kBytesPerLane);

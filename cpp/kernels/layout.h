@@ -15,8 +15,11 @@ constexpr std::size_t kRankRowBytes = 192;
 constexpr std::size_t kCandidateBytes = 16;
 // Rows are computed in blocks of this many where the processor has matrix units.
 constexpr std::size_t kRowBlock = 16;
-// Candidates of a row that are kept when `count` are wanted.
-constexpr std::size_t candidate_room(std::size_t count) { return 2 * count + 64; }
+// Terms of a log-sum-exp that are put right (rank-inl.h), and so tokens that are always looked for.
+constexpr std::size_t kRightTerms = 16;
+constexpr std::size_t ranked_tokens(std::size_t wanted) { return wanted > kRightTerms ? wanted : kRightTerms; }
+// Candidates of a row that are kept when `ranked` are looked for.
+constexpr std::size_t candidate_room(std::size_t ranked) { return 2 * ranked + 64; }
 
 // The grid of a layer in -> out (docs/design.md, "K-matrices"), without its weights. Throws
 // std::invalid_argument if a size is 0 or the expansion is not a power of two.

@@ -47,16 +47,31 @@ struct RankSpan {
   std::size_t first, count;
 };
 
+// The sum runs in kLogitChains chains: vector v goes to chain v % kLogitChains.
+constexpr std::size_t kLogitChains = 4;
+
 float token_logit(const Vocabulary& vocabulary, std::size_t token, const float* h) {
   const std::size_t row = vocabulary.ids == nullptr ? token : static_cast<std::size_t>(vocabulary.ids[token]);
   const std::int8_t* numbers = vocabulary.rows + row * vocabulary.n;
-  Vec sum = Vec::zero();
-  for_each_vector(
-      vocabulary.n, [&](std::size_t i) { sum = Vec::fma(Vec::load_int8(numbers + i), Vec::load(h + i), sum); },
-      [&](std::size_t i, std::size_t lanes) {
-        sum = Vec::fma(Vec::load_int8_first(numbers + i, lanes), Vec::load_first(h + i, lanes), sum);
-      });
-  return sum.sum() * vocabulary.scale[token];
+  constexpr std::size_t kBlock = kLogitChains * kLanes;
+  Vec sum[kLogitChains];
+  KSERVE_UNROLL
+  for (std::size_t c = 0; c < kLogitChains; ++c) sum[c] = Vec::zero();
+  std::size_t at = 0;
+  for (; at + kBlock <= vocabulary.n; at += kBlock) {
+    KSERVE_UNROLL
+    for (std::size_t c = 0; c < kLogitChains; ++c) {
+      const std::size_t i = at + c * kLanes;
+      sum[c] = Vec::fma(Vec::load_int8(numbers + i), Vec::load(h + i), sum[c]);
+    }
+  }
+  for (std::size_t c = 0; at < vocabulary.n; ++c, at += kLanes) {
+    const std::size_t left = vocabulary.n - at;
+    sum[c] = left >= kLanes
+                 ? Vec::fma(Vec::load_int8(numbers + at), Vec::load(h + at), sum[c])
+                 : Vec::fma(Vec::load_int8_first(numbers + at, left), Vec::load_first(h + at, left), sum[c]);
+  }
+  return ((sum[0] + sum[1]) + (sum[2] + sum[3])).sum() * vocabulary.scale[token];
 }
 
 void embed(const std::int8_t* numbers, std::size_t n, float scale, const float* position, float* y) {
@@ -119,8 +134,7 @@ void start_row(const RankCall& call, std::size_t row, char* memory) {
     state.slack = (rest + length * 0x1p-24F * (static_cast<float>(n) / 8 + 64)) / state.step;
   }
   Vec::zero().store(state.sum);
-  // The best token is always looked for: its logit is put right in the sum.
-  state.candidates.start(memory, call.ranking.count > 0 ? call.ranking.count : 1);
+  state.candidates.start(memory, ranked_tokens(call.ranking.count));
 }
 
 bool is_barred(const Ranking& ranking, std::int32_t id) {
@@ -167,21 +181,32 @@ void make_room(const RankCall& call, std::size_t row) {
   }
 }
 
-// Keeps every token of the span that might be among the best, and moves the sum's origin where a term would
-// become too large.
-void look_closer(const RankCall& call, const RankSpan& span, std::size_t row, const std::int32_t* totals) {
-  const Vocabulary& vocabulary = call.vocabulary;
+// Near logits of some panels, and the highest possible ones.
+struct SpanLogits {
+  Vec near[kDotPanels], highest[kDotPanels];
+};
+
+// Keeps every token of the span that might be among the best, and moves the sum's origin where a term would become
+// too large. The first span is all kept.
+void keep_candidates(const RankCall& call, const RankSpan& span, std::size_t row, const SpanLogits& logits) {
   RankRow& state = call.states[row];
   float largest = -INFINITY;
-  for (std::size_t i = 0; i < span.count; ++i) {
-    const std::size_t token = span.first + i;
-    const float near = static_cast<float>(totals[i]) * vocabulary.scale[token];
-    const float bound = vocabulary.reach[token] * state.slack;
-    largest = near > largest ? near : largest;
-    const auto id = static_cast<std::int32_t>(token);
-    if (!(near + bound > state.candidates.threshold) || is_barred(call.ranking, id)) continue;
-    if (state.candidates.is_full()) make_room(call, row);
-    state.candidates.add({id, near, near + bound, kNotExact}, near - bound);
+  for (std::size_t v = 0; v < panels_of(span.count); ++v) {
+    const std::size_t first = span.first + v * kLanes;
+    std::uint32_t above = Vec::above(logits.highest[v], Vec::broadcast(state.candidates.threshold));
+    if (span.count - v * kLanes < kLanes) above &= (1U << (span.count - v * kLanes)) - 1;
+    if (above == 0) continue;
+    alignas(64) float near[kLanes];
+    logits.near[v].store(near);
+    for (; above != 0; above &= above - 1) {
+      const auto lane = static_cast<std::size_t>(__builtin_ctz(above));
+      const auto id = static_cast<std::int32_t>(first + lane);
+      const float bound = call.vocabulary.reach[first + lane] * state.slack;
+      largest = near[lane] > largest ? near[lane] : largest;
+      if (!(near[lane] + bound > state.candidates.threshold) || is_barred(call.ranking, id)) continue;
+      if (state.candidates.is_full()) make_room(call, row);
+      state.candidates.add({id, near[lane], near[lane] + bound, kNotExact}, near[lane] - bound);
+    }
   }
   const float power = largest * state.power;
   if (span.first > 0 && !(power > state.origin + kHighestPower)) return;
@@ -197,36 +222,42 @@ void rank_span(const RankCall& call, const RankSpan& span, std::size_t row, cons
   RankRow& state = call.states[row];
   const Vec slack = Vec::broadcast(state.slack);
   const std::size_t vectors = panels_of(span.count);
-  Vec logit[kDotPanels], highest = Vec::broadcast(-INFINITY);
+  SpanLogits logits;
+  Vec highest = Vec::broadcast(-INFINITY);
   for (std::size_t v = 0; v < vectors; ++v) {
-    logit[v] = Vec::from_ints(totals + v * kLanes) * Vec::load(scale + v * kLanes);
-    highest = Vec::max(Vec::fma(Vec::load(reach + v * kLanes), slack, logit[v]), highest);
+    logits.near[v] = Vec::from_ints(totals + v * kLanes) * Vec::load(scale + v * kLanes);
+    logits.highest[v] = Vec::fma(Vec::load(reach + v * kLanes), slack, logits.near[v]);
+    highest = Vec::max(logits.highest[v], highest);
   }
   if (span.first == 0 || Vec::any_above(highest, Vec::broadcast(state.candidates.threshold))) {
-    look_closer(call, span, row, totals);
+    keep_candidates(call, span, row, logits);
   }
   const Vec power = Vec::broadcast(state.power), origin = Vec::broadcast(-state.origin);
   Vec sum = Vec::load(state.sum);
   for (std::size_t v = 0; v < vectors; ++v) {
-    const Vec term = near_power_of_two(Vec::fma(logit[v], power, origin));
+    const Vec term = near_power_of_two(Vec::fma(logits.near[v], power, origin));
     const std::size_t lanes = span.count - v * kLanes;
     sum = sum + (lanes >= kLanes ? term : term.first_or(lanes, Vec::zero()));
   }
   sum.store(state.sum);
 }
 
-// The largest logit outweighs the errors of all the others: its own term is put right.
-float corrected_log_sum(const RankRow& state, const Candidate& best) {
+// The terms of the largest logits outweigh the errors of all the others: these few are put right.
+float corrected_log_sum(const RankRow& state, std::size_t found) {
   constexpr double kLn2 = 0.6931471805599453;
-  const double origin = static_cast<double>(state.origin) * kLn2;
-  const double near = static_cast<double>(best.near) * static_cast<double>(state.step);
-  const double right = static_cast<double>(best.logit), base = right > origin ? right : origin;
   // Where a float cannot tell logits a quarter apart, the largest one is all that counts.
-  constexpr double kHuge = 0x1p22;
-  if (right > kHuge || right < -kHuge) return best.logit;
-  const double others = static_cast<double>(Vec::load(state.sum).sum()) - ::exp(near - origin);
+  constexpr float kHuge = 0x1p22F;
+  const Candidate* const best = state.candidates.best;
+  if (best[0].logit > kHuge || best[0].logit < -kHuge) return best[0].logit;
+  const double origin = static_cast<double>(state.origin) * kLn2;
+  double others = static_cast<double>(Vec::load(state.sum).sum()), right = 0.0;
+  const double top = static_cast<double>(best[0].logit), base = top > origin ? top : origin;
+  for (std::size_t i = 0; i < found && i < kRightTerms; ++i) {
+    others -= ::exp(static_cast<double>(best[i].near) * static_cast<double>(state.step) - origin);
+    right += ::exp(static_cast<double>(best[i].logit) - base);
+  }
   const double rest = others < 0.0 ? 0.0 : others * ::exp(origin - base);  // NaN stays
-  return static_cast<float>(base + ::log(rest + ::exp(right - base)));
+  return static_cast<float>(base + ::log(rest + right));
 }
 
 void finish_row(const RankCall& call, std::size_t row) {
@@ -234,7 +265,7 @@ void finish_row(const RankCall& call, std::size_t row) {
   const std::size_t wanted = call.ranking.count;
   const bool finite = state.step == state.step;
   const std::size_t found = finite ? compute_best(call, row) : 0;
-  call.ranking.log_sum_exp[row] = found > 0 ? corrected_log_sum(state, state.candidates.best[0]) : NAN;
+  call.ranking.log_sum_exp[row] = found > 0 ? corrected_log_sum(state, found) : NAN;
   for (std::size_t i = 0; i < wanted; ++i) {
     const bool exists = i < found;
     call.ranking.ids[row * wanted + i] = exists ? state.candidates.best[i].id : -1;

@@ -154,8 +154,8 @@ struct KernelTable {
 
   // The best tokens and the log-sum-exp of every row of h (rows, n). Which tokens, in which order, and their
   // logits are exactly what token_logit gives; the log-sum-exp adds up logits from h in 8 bits, but for the
-  // largest one: it is off by at most the length of a row of the table times that of what the 8 bits leave out,
-  // in practice by thousandths. It is NaN or infinite when a number of h or a logit is. count <= kMostRanked.
+  // largest 16: it is off by at most the length of a row of the table times that of what the 8 bits leave out, in
+  // practice by some ten-thousandths. It is NaN or infinite when a number of h or a logit is. count <= kMostRanked.
   // scratch: rank_memory(n, rows, count).bytes, 64-byte aligned. A row's result does not depend on the others.
   void (*rank_tokens)(const Vocabulary& vocabulary, const float* h, std::size_t rows, const Ranking& ranking,
                       void* scratch);

@@ -60,8 +60,10 @@ struct Reg {
   static Reg max(Reg a, Reg b) { return {_mm256_max_ps(a.v, b.v)}; }
   static Reg min(Reg a, Reg b) { return {_mm256_min_ps(a.v, b.v)}; }
 
-  // Whether a > b in any lane; never where either is NaN.
-  static bool any_above(Reg a, Reg b) { return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)) != 0; }
+  // Bit l: whether a > b in lane l; never where either is NaN.
+  static std::uint32_t above(Reg a, Reg b) {
+    return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)));
+  }
 
   // 0 where x < limit, else value.
   static Reg zero_below(Reg x, float limit, Reg value) {

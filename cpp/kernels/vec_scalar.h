@@ -70,8 +70,8 @@ struct Reg {
   static Reg max(Reg a, Reg b) { return a.v > b.v ? a : b; }
   static Reg min(Reg a, Reg b) { return a.v < b.v ? a : b; }
 
-  // Whether a > b in any lane; never where either is NaN.
-  static bool any_above(Reg a, Reg b) { return a.v > b.v; }
+  // Bit l: whether a > b in lane l; never where either is NaN.
+  static std::uint32_t above(Reg a, Reg b) { return a.v > b.v ? 1 : 0; }
 
   // 0 where x < limit, else value.
   static Reg zero_below(Reg x, float limit, Reg value) { return x.v < limit ? Reg{0.0F} : value; }
