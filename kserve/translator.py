@@ -31,9 +31,11 @@ from kserve.errors import (
     SettingsError,
     TextTooLong,
 )
-from kserve.joining import joined_hypotheses, numbered, teller, with_pieces
+from kserve.joining import hypotheses_of, teller, with_pieces
 from kserve.results import Decoding, Hypothesis, TokenHypothesis, Translation
-from kserve.segment import cut
+from kserve.text.job import ToDecode, Wish, translate
+from kserve.text.plain import parse_plain
+from kserve.text.sentence import Codec
 from kserve.tokenizer import Tokenizer, clean
 
 __all__ = ["Hypothesis", "TokenHypothesis", "Translation", "Translator", "bundled_model"]
@@ -113,25 +115,37 @@ class Translator:
         """Touch every weight and allocate the workspace, so that the first request is as fast as the next."""
         self._run([self.tokenizer.encode("a")], self.options())
 
-    @overload
-    def translate(self, text: str, **decoding: Unpack[Decoding]) -> Translation: ...
+    @property
+    def codec(self) -> Codec:
+        """What the handling of texts has to know of the model."""
+        return Codec(self.tokenizer, *self.languages, self.bundle.generation.max_source_tokens)
 
     @overload
     def translate(
-        self, text: list[str] | tuple[str, ...], **decoding: Unpack[Decoding]
+        self, text: str, *, split_sentences: bool = True, **decoding: Unpack[Decoding]
+    ) -> Translation: ...
+
+    @overload
+    def translate(
+        self, text: list[str] | tuple[str, ...], *, split_sentences: bool = True, **decoding: Unpack[Decoding]
     ) -> list[Translation]: ...
 
     def translate(
-        self, text: str | list[str] | tuple[str, ...], **decoding: Unpack[Decoding]
+        self,
+        text: str | list[str] | tuple[str, ...],
+        *,
+        split_sentences: bool = True,
+        **decoding: Unpack[Decoding],
     ) -> Translation | list[Translation]:
         """Translate one text, or a list of them in one go (faster than one by one, and the same to the bit).
 
-        Line breaks, space around lines, NUL and control characters, and lines without a letter come back
-        unchanged; a lone surrogate comes back as U+FFFD. A line longer than the model's limit is split at
-        sentence marks, clause marks or spaces; nothing is cut off.
+        Line breaks, space between sentences, NUL and control characters, and sentences without a letter come
+        back unchanged, and so do placeholders, addresses and numbers; a lone surrogate comes back as U+FFFD. A
+        sentence longer than the model's limit is split at clause marks or spaces; nothing is cut off.
 
         Args:
             text: a text, or a list of texts.
+            split_sentences: whether a line is split into its sentences, which are what the model knows.
             decoding: `beam_size`, `n_best` and many more; see `Decoding`.
 
         Raises:
@@ -145,7 +159,7 @@ class Translator:
                 raise InvalidParameter(
                     f"text {index} is {type(item).__name__}; expected str or a list of str"
                 )
-        results = self._translate_texts(texts, request)
+        results = self._translate_texts(texts, request, split_sentences)
         return results[0] if isinstance(text, str) else results
 
     def translate_batch(
@@ -208,8 +222,10 @@ class Translator:
     def _request(self, decoding: Decoding) -> Request:
         return Request(decoding, self.bundle, self.tokenizer)
 
-    def _options(self, request: Request, places: Sequence[tuple[int, int]]) -> _engine.DecodingOptions:
-        """Options of a call whose sentences are these (text, segment)."""
+    def _options(
+        self, request: Request, places: Sequence[tuple[int, int] | None]
+    ) -> _engine.DecodingOptions:
+        """Options of a call whose sentences are these (text, sentence of it); None: nothing is told of it."""
         call = request.on_token
         if call is None:
             return request.options()
@@ -225,30 +241,26 @@ class Translator:
                 )
         return sources
 
-    def _translate_texts(self, texts: list[str], request: Request) -> list[Translation]:
-        limit = self.bundle.generation.max_source_tokens
-        plans = [cut(clean(text), limit, self.tokenizer.count) for text in texts]
-        sources: list[list[int]] = []
-        places: dict[tuple[int, int], int] = {}  # (text, part) → its sentence in `sources`
-        for row, plan in enumerate(plans):
-            for column, part in enumerate(plan):
-                ids = self.tokenizer.encode(part.text) if part.translate else []
-                # A part in a script that the vocabulary lacks says nothing to the model: it is kept as it is.
-                if self.tokenizer.knows(ids):
-                    places[row, column] = len(sources)
-                    sources.append(ids)
-        segments = numbered(list(places))
-        prefix = request.prefix()
-        prefixes = [prefix if segment == 0 else [] for _, segment in segments]
-        options = self._options(request, segments)
-        found = self._run(sources, options, prefixes)
-        results = []
-        for row, (text, plan) in enumerate(zip(texts, plans, strict=True)):
-            answers = [found[places[row, at]] if (row, at) in places else None for at in range(len(plan))]
-            results.append(
-                Translation(text, joined_hypotheses(plan, answers, options.length_penalty, self.tokenizer))
-            )
-        return results
+    def _translate_texts(self, texts: list[str], request: Request, split: bool) -> list[Translation]:
+        documents = [parse_plain(clean(text)) for text in texts]
+        steps = translate(documents, self.codec, Wish(split, prefix=tuple(request.prefix())))
+        options = request.options()
+        try:
+            batch = next(steps)
+            while True:
+                batch = steps.send(self._decoded(batch, request))
+        except StopIteration as done:
+            found = done.value
+        return [
+            Translation(text, hypotheses_of(one, options.length_penalty))
+            for text, one in zip(texts, found, strict=True)
+        ]
+
+    def _decoded(self, batch: Sequence[ToDecode], request: Request) -> list[list[_engine.Hypothesis]]:
+        places = [(one.text, one.sentence) if one.is_plain else None for one in batch]
+        return self._run(
+            [one.ids for one in batch], self._options(request, places), [one.prefix for one in batch]
+        )
 
     def _run(
         self,

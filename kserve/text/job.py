@@ -1,0 +1,198 @@
+"""Documents through the engine, without touching it: a generator that says what to decode and is told what came.
+
+    steps = translate(documents, codec, wish)
+    batch = next(steps)
+    while True:
+        batch = steps.send([engine's translations of one.ids for one in batch])      # StopIteration: the result
+
+The library drives it with a blocking call, the service with an awaited one; an empty batch only gives the
+driver a chance to do something else in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+from kserve.segment import Cutter
+from kserve.text.blocks import Block, Document
+from kserve.text.place import Word, kept_words, placed
+from kserve.text.sentence import Candidate, Codec, Found, Sentence
+
+_SLICE = 16  # sentences between two chances for the driver
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How texts are to be handled."""
+
+    split: bool = True  # into sentences
+    align: bool = False  # keep which word stands for which
+    prefix: tuple[int, ...] = ()  # ids that the first sentence of every text begins with
+
+
+@dataclass(frozen=True)
+class ToDecode:
+    """Token ids for the engine: a part of sentence `sentence` of text `text`."""
+
+    text: int
+    sentence: int
+    ids: list[int]
+    prefix: tuple[int, ...]
+    is_plain: bool  # its tokens are those of the translation
+
+
+@dataclass(frozen=True)
+class Told:
+    """A sentence of the source and its translations, as they stand in the texts; offsets are those of the best."""
+
+    source: str
+    start: int
+    target_start: int
+    candidates: tuple[Candidate, ...]
+    texts: tuple[str, ...]  # of the candidates, units put back
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Translated:
+    """One text's translations, best first, and its sentences."""
+
+    texts: tuple[str, ...]
+    ranks: tuple[tuple[Candidate, ...], ...]  # the sentences' candidates of each of them
+    sentences: tuple[Told, ...]
+
+
+Steps = Generator[list[ToDecode], Sequence[Sequence[Found]], list[Translated]]
+
+
+def translate(documents: Sequence[Document], codec: Codec, wish: Wish) -> Steps:
+    """The translations of the documents, when everything has been decoded."""
+    plans = [_Plan(document, codec, wish) for document in documents]
+    for number, plan in enumerate(plans):
+        for done, _ in enumerate(plan.prepare()):
+            if (number + done) % _SLICE == _SLICE - 1:
+                yield []
+    waiting = [(text, at) for text, plan in enumerate(plans) for at in plan.waiting()]
+    while waiting:
+        batch: list[ToDecode] = []
+        for text, at in waiting:
+            batch += plans[text].to_decode(text, at)
+        found = iter((yield batch))
+        again = []
+        for done, (text, at) in enumerate(waiting):
+            sentence = plans[text].sentences[at]
+            if not sentence.take([next(found) for _ in sentence.parts]) and not sentence.candidates:
+                again.append((text, at))
+            if done % _SLICE == _SLICE - 1:
+                yield []
+        waiting = again
+    return [plan.joined() for plan in plans]
+
+
+class _Plan:
+    """One document: its blocks, the parts of each, and the sentences among them."""
+
+    def __init__(self, document: Document, codec: Codec, wish: Wish) -> None:
+        self.codec, self.wish = codec, wish
+        self.document = document
+        self.blocks: dict[int, list[str | Sentence]] = {}  # by id of the block
+        self.sentences: list[Sentence] = []
+
+    def prepare(self) -> Iterator[None]:
+        """Cut the blocks, and encode the sentences; yields after each."""
+        for block in _blocks(self.document):
+            count, limit = self.codec.tokenizer.count, self.codec.max_source_tokens
+            cutter = Cutter(limit, count, self.codec.source_language, self.wish.split, block.lines)
+            parts: list[str | Sentence] = []
+            align = self.wish.align or bool(block.root.children)
+            start = 0
+            for part in cutter.cut(block.text):
+                if part.translate:
+                    sentence = Sentence(part.text, start, block.units, self.codec, align)
+                    self.sentences.append(sentence)
+                    parts.append(sentence)
+                    yield
+                else:
+                    parts.append(part.text)
+                start += len(part.text)
+            self.blocks[id(block)] = parts
+
+    def waiting(self) -> list[int]:
+        """Numbers of the sentences that need the engine."""
+        return [at for at, sentence in enumerate(self.sentences) if not sentence.candidates]
+
+    def to_decode(self, text: int, at: int) -> list[ToDecode]:
+        """The parts of a sentence's present attempt."""
+        sentence = self.sentences[at]
+        first = self.wish.prefix if at == 0 else ()
+        return [
+            ToDecode(text, at, part.ids, () if index else first, sentence.is_plain)
+            for index, part in enumerate(sentence.parts)
+        ]
+
+    def joined(self) -> Translated:
+        """The whole texts: the k-th one takes every sentence's k-th candidate, or its last."""
+        ranks = max((len(one.candidates) for one in self.sentences), default=1)
+        texts = tuple("".join(self._written(self.document, rank)) for rank in range(ranks))
+        chosen = tuple(
+            tuple(_of_rank(sentence, rank) for sentence in self.sentences) for rank in range(ranks)
+        )
+        return Translated(texts, chosen, tuple(self._told()))
+
+    def _written(self, document: Document, rank: int) -> Iterator[str]:
+        for piece in document:
+            if isinstance(piece, str):
+                yield piece
+                continue
+            parts = self.blocks[id(piece)]
+            if not any(isinstance(part, Sentence) for part in parts):
+                yield from self._written([one for raw in piece.raw for one in _flat(raw)], rank)
+            elif not piece.root.children:
+                text = "".join(part if isinstance(part, str) else _of_rank(part, rank).text for part in parts)
+                yield piece.units.resolve(text, lambda plain, block=piece: block.write(plain, None))
+            else:
+                yield from self._written(placed(piece, self._words(parts, rank)), rank)
+
+    def _words(self, parts: Sequence[str | Sentence], rank: int) -> list[Word]:
+        words: list[Word] = []
+        start = 0
+        for part in parts:
+            if isinstance(part, str):
+                words += kept_words(part, start)
+                start += len(part)
+            else:
+                words += _of_rank(part, rank).words
+                start += len(part.text)
+        return words
+
+    def _told(self) -> Iterator[Told]:
+        """The sentences with their places in the source and in the best translation; markup not counted."""
+        start = target = 0
+        for block in _blocks(self.document):
+            for part in self.blocks[id(block)]:
+                text = part if isinstance(part, str) else part.text
+                source = block.units.resolve(text, str)
+                shown = source
+                if not isinstance(part, str):
+                    texts = tuple(block.units.resolve(one.text, str) for one in part.candidates)
+                    yield Told(source, start, target, tuple(part.candidates), texts, part.attempts)
+                    shown = texts[0]
+                start, target = start + len(source), target + len(shown)
+
+
+def _of_rank(sentence: Sentence, rank: int) -> Candidate:
+    return sentence.candidates[min(rank, len(sentence.candidates) - 1)]
+
+
+def _flat(raw: str | Document) -> Document:
+    return [raw] if isinstance(raw, str) else raw
+
+
+def _blocks(document: Document) -> Iterator[Block]:
+    """The blocks of a document, those within elements of others after their own."""
+    for piece in document:
+        if isinstance(piece, Block):
+            yield piece
+            for raw in piece.raw:
+                yield from _blocks(_flat(raw)) if not isinstance(raw, str) else ()

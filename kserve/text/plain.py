@@ -1,0 +1,26 @@
+"""Plain text as one block: every line break ends a sentence; tags in it, as in `<x/>`, are kept in place."""
+
+from __future__ import annotations
+
+import re
+
+from kserve.text.blocks import Builder, Document
+
+_TAG = re.compile(r"<(/?)([A-Za-z][\w:.-]*)(?:\s[^<>]*?)?(/?)>")
+
+
+def parse_plain(source: str, protect: bool = True) -> Document:
+    """The document of a plain text."""
+    builder = Builder(lambda text, _: text, lines=True, protect=protect)
+    end = 0
+    for match in _TAG.finditer(source) if protect and "<" in source else ():
+        builder.text(source[end : match.start()], source[end : match.start()])
+        if match[3]:
+            builder.point(match.group())
+        elif match[1]:
+            builder.close(match[2], match.group())
+        else:
+            builder.open(match[2], match.group())
+        end = match.end()
+    builder.text(source[end:], source[end:])
+    return builder.finish()
