@@ -16,6 +16,8 @@ KserveError
 │   ├── TextTooLong
 │   ├── TooManyTexts
 │   ├── BodyTooLarge
+│   ├── UnsupportedFile       a file whose kind is not known
+│   ├── UnsafeFile            an office file that is damaged, a bomb, or holds macros
 │   └── UnsupportedLanguage
 ├── SettingsError             a KSERVE_ variable or an option with a wrong value
 ├── AddressInUse              the port is taken
@@ -93,6 +95,14 @@ class BodyTooLarge(InputError):
     """A request body has more bytes than the limit."""
 
 
+class UnsupportedFile(InputError):
+    """A file of a kind that is not translated."""
+
+
+class UnsafeFile(InputError):
+    """An office file that is damaged, too large when it is unpacked, or holds macros."""
+
+
 class UnsupportedLanguage(InputError):
     """The language or the pair is not one of the loaded model's."""
 
@@ -142,6 +152,8 @@ ANSWERS: dict[type[BaseException], Answer] = {
     TextTooLong: Answer("text_too_long", 400, "limit"),
     TooManyTexts: Answer("too_many_texts", 400, "limit"),
     BodyTooLarge: Answer("body_too_large", 413, "limit"),
+    UnsupportedFile: Answer("unsupported_file", 400, "validation"),
+    UnsafeFile: Answer("unsafe_file", 400, "validation"),
     UnsupportedLanguage: Answer("unsupported_language", 400, "validation"),
     InputError: Answer("invalid_input", 400, "validation"),
     SettingsError: Answer("settings", 500, "settings"),

@@ -7,12 +7,15 @@ translation every element is there once, around the words that stand for its own
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from kserve.segment import has_letters
 from kserve.text.protect import Unit, Units
+
+if TYPE_CHECKING:
+    from kserve.text.place import Word
 
 
 _DEEPEST = 100  # elements within each other; deeper ones are points
@@ -45,8 +48,15 @@ class Block:
     raw: list[Markup]
     write: Callable[[str, str | None], str]  # text in a style, escaped, units not yet put back
     lines: bool = False  # whether a line break ends a sentence
+    arrange: Arrange | None = None  # how a translation is laid out, where elements are not enough
+
+    def resolve(self, text: str, style: str | None = None) -> str:
+        """Text as it stands in the document: written in a style, escaped, with its units."""
+        return self.units.resolve(text, lambda part: self.write(part, style))
 
 
+# From the words of a translation, and a function that brings text into the document's form.
+Arrange: TypeAlias = "Callable[[Sequence[Word], Callable[[str], str]], Document]"
 Piece: TypeAlias = "str | Block"
 Document: TypeAlias = list[Piece]
 Markup: TypeAlias = "str | Document"  # a document within an element: a footnote, a text box
@@ -64,6 +74,9 @@ class Builder:
     _raw: list[Markup] = field(default_factory=list)
     _units: Units = field(default_factory=Units)
     _open: list[tuple[str, Element]] = field(default_factory=lambda: [("", Element(0, 0))])
+
+    def __len__(self) -> int:
+        return self._length
 
     def text(self, text: str, raw: Markup) -> None:
         """Text, as it is read and as it stood in the document."""

@@ -82,7 +82,8 @@ def translate(documents: Sequence[Document], codec: Codec, wish: Wish) -> Steps:
         again = []
         for done, (text, at) in enumerate(waiting):
             sentence = plans[text].sentences[at]
-            if not sentence.take([next(found) for _ in sentence.parts]) and not sentence.candidates:
+            sentence.take([next(found) for _ in sentence.parts])
+            if not sentence.candidates:
                 again.append((text, at))
             if done % _SLICE == _SLICE - 1:
                 yield []
@@ -105,7 +106,7 @@ class _Plan:
             count, limit = self.codec.tokenizer.count, self.codec.max_source_tokens
             cutter = Cutter(limit, count, self.codec.source_language, self.wish.split, block.lines)
             parts: list[str | Sentence] = []
-            align = self.wish.align or bool(block.root.children)
+            align = self.wish.align or bool(block.root.children or block.arrange)
             start = 0
             for part in cutter.cut(block.text):
                 if part.translate:
@@ -148,9 +149,11 @@ class _Plan:
             parts = self.blocks[id(piece)]
             if not any(isinstance(part, Sentence) for part in parts):
                 yield from self._written([one for raw in piece.raw for one in _flat(raw)], rank)
-            elif not piece.root.children:
+            elif not piece.root.children and not piece.arrange:
                 text = "".join(part if isinstance(part, str) else _of_rank(part, rank).text for part in parts)
-                yield piece.units.resolve(text, lambda plain, block=piece: block.write(plain, None))
+                yield piece.resolve(text)
+            elif piece.arrange:
+                yield from self._written(piece.arrange(self._words(parts, rank), piece.resolve), rank)
             else:
                 yield from self._written(placed(piece, self._words(parts, rank)), rank)
 

@@ -85,7 +85,7 @@ class _Placing:
 
     def _written(self, low: int, high: int, style: str | None) -> str:
         text = "".join(word.text for word in self.words[low:high])
-        return self.block.units.resolve(text, lambda part: self.block.write(part, style)) if text else ""
+        return self.block.resolve(text, style) if text else ""
 
     def _children(self, parent: Element, low: int, high: int) -> list[tuple[Element, int, int]]:
         """Where each child goes: intervals that do not overlap, the surest first, points last."""

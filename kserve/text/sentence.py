@@ -12,8 +12,11 @@ from typing import Protocol
 
 from kserve.segment import has_letters
 from kserve.text.place import TOKEN, Word, kept_words
-from kserve.text.protect import Masked, Span, Units, localised, lost_numbers, masked, numbers, unit_spans
+from kserve.text.protect import MASK_SETS, Masked, Span, Units, localised, lost_numbers, masked, numbers, unit_spans
 from kserve.tokenizer import Tokenizer
+
+
+_LAST = MASK_SETS + 2  # attempts: with each set of masks, around what was lost, around all there is
 
 
 class Found(Protocol):
@@ -99,30 +102,40 @@ class Sentence:
         parts = self.parts
         return len(parts) == len(self._pieces) == 1 and not (parts[0].masked.masks or parts[0].masked.shout)
 
-    def take(self, found: Sequence[Sequence[Found]]) -> bool:
-        """Translations of the present attempt's parts; False if another attempt is needed."""
+    def take(self, found: Sequence[Sequence[Found]]) -> None:
+        """Translations of the present attempt's parts; without candidates afterwards another one is due."""
         if len(self._pieces) > 1:
-            self.candidates = [self._joined(found, rank) for rank in range(max(map(len, found), default=1))]
-            return True
-        part = self.parts[0]
-        whole = [one for one in found[0] if part.masked.is_whole(self._decoded(part, one)[0])]
-        candidates = [self._candidate(part, one) for one in whole]
-        self.candidates = [one for one in candidates if not self._lost(one.text)]
+            tried = [self._joined(found, rank) for rank in range(max(map(len, found), default=1))]
+        else:
+            part = self.parts[0]
+            whole = [one for one in found[0] if part.masked.is_whole(self._decoded(part, one)[0])]
+            tried = [self._candidate(part, one) for one in whole]
+        tried = [one for one in tried if one.text.strip()]
+        if self.attempts == _LAST:
+            self.candidates = tried or [self._kept()]
+            return
+        self.candidates = [one for one in tried if not self._lost(one.text)]
         if not self.candidates:
-            lost = self._lost(candidates[0].text) if candidates else []
+            lost = self._lost(tried[0].text) if tried else []
             self._protected = sorted({*self._protected, *lost})
             self._next()
-        return bool(self.candidates)
 
     def _next(self) -> None:
-        """The next attempt: masks of set 0, masks of set 1, parts."""
+        """The next attempt: masks of set 0, masks of set 1, parts around what was lost, around all numbers."""
         choice = self.attempts
         self.attempts += 1
-        hidden = masked(self.text, self._protected, choice) if choice < 2 else None
+        hidden = masked(self.text, self._protected, choice) if choice < MASK_SETS else None
+        if not hidden and self.attempts < _LAST - 1:
+            self.attempts = _LAST - 1
+        if self.attempts == _LAST:
+            self._protected = sorted({*self._protected, *numbers(self.text)})
         self._pieces = [self._part(hidden, 0)] if hidden else self._around()
         if not self.parts or (choice == 0 and not self._is_known(self.parts[0])):
             self._pieces = [self.text]
-            self.candidates = [Candidate(self.text, (), tuple(kept_words(self.text, self.start)))]
+            self.candidates = [self._kept()]
+
+    def _kept(self) -> Candidate:
+        return Candidate(self.text, (), tuple(kept_words(self.text, self.start)))
 
     def _is_known(self, part: _Part) -> bool:
         """A sentence in a script that the vocabulary lacks says nothing to the model: it is kept as it is."""
@@ -130,10 +143,10 @@ class Sentence:
         return tokenizer.knows(tokenizer.encode(self.text) if part.masked.masks else part.ids)
 
     def _around(self) -> list[str | _Part]:
-        """The sentence in parts between units and numbers."""
+        """The sentence in parts between what is protected."""
         pieces: list[str | _Part] = []
         end = 0
-        for span in [*sorted({*self._protected, *numbers(self.text)}), Span(len(self.text), len(self.text), "")]:
+        for span in [*self._protected, Span(len(self.text), len(self.text), "")]:
             if span.start < end:
                 continue
             between = self.text[end : span.start]
