@@ -44,14 +44,19 @@ BUNDLED = "de-en"
 
 
 def bundled_model() -> Path:
-    """The folder of the model that comes with kserve: in the installed package, or in the checkout."""
+    """The folder of the model that is used when none is named."""
+    return next((path for path in bundled_models() if path.name == BUNDLED), bundled_models()[0])
+
+
+def bundled_models() -> list[Path]:
+    """The folders of the models that come with kserve, in the package or the checkout, named by their languages."""
     package = Path(__file__).resolve().parent
-    for folder in (package / "models" / BUNDLED, package.parent / "models" / BUNDLED):
-        if (folder / "config.json").is_file():
-            return folder
+    for folder in (package / "models", package.parent / "models"):
+        found = sorted(file.parent for file in folder.glob("??-??/config.json"))
+        if found:
+            return found
     raise BundleMissing(
-        f"no bundled model in {package / 'models' / BUNDLED}; give the path of a model folder, or set "
-        "KSERVE_MODEL"
+        f"no bundled model in {package / 'models'}; give the path of a model folder, or set KSERVE_MODEL"
     )
 
 
@@ -222,9 +227,7 @@ class Translator:
     def _request(self, decoding: Decoding) -> Request:
         return Request(decoding, self.bundle, self.tokenizer)
 
-    def _options(
-        self, request: Request, places: Sequence[tuple[int, int] | None]
-    ) -> _engine.DecodingOptions:
+    def _options(self, request: Request, places: Sequence[tuple[int, int] | None]) -> _engine.DecodingOptions:
         """Options of a call whose sentences are these (text, sentence of it); None: nothing is told of it."""
         call = request.on_token
         if call is None:

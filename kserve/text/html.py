@@ -14,15 +14,102 @@ from kserve.text.tags import Tag, tags
 
 # Elements that part no text; an unknown element is taken for one of these, as browsers do.
 _BLOCKS = frozenset(
-    """address article aside audio base blockquote body br button canvas caption center col colgroup dd details
-    dialog dir div dl dt embed fieldset figcaption figure footer form frame frameset h1 h2 h3 h4 h5 h6 head header
-    hgroup hr html legend li link main map menu meta nav ol optgroup option p param picture search section select
-    source summary table tbody td tfoot th thead title tr track ul video""".split()
+    [
+        "address",
+        "article",
+        "aside",
+        "audio",
+        "base",
+        "blockquote",
+        "body",
+        "br",
+        "button",
+        "canvas",
+        "caption",
+        "center",
+        "col",
+        "colgroup",
+        "dd",
+        "details",
+        "dialog",
+        "dir",
+        "div",
+        "dl",
+        "dt",
+        "embed",
+        "fieldset",
+        "figcaption",
+        "figure",
+        "footer",
+        "form",
+        "frame",
+        "frameset",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "head",
+        "header",
+        "hgroup",
+        "hr",
+        "html",
+        "legend",
+        "li",
+        "link",
+        "main",
+        "map",
+        "menu",
+        "meta",
+        "nav",
+        "ol",
+        "optgroup",
+        "option",
+        "p",
+        "param",
+        "picture",
+        "search",
+        "section",
+        "select",
+        "source",
+        "summary",
+        "table",
+        "tbody",
+        "td",
+        "tfoot",
+        "th",
+        "thead",
+        "title",
+        "tr",
+        "track",
+        "ul",
+        "video",
+    ]
 )
-_VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
+_VOID = frozenset(
+    [
+        "area",
+        "base",
+        "br",
+        "col",
+        "embed",
+        "hr",
+        "img",
+        "input",
+        "link",
+        "meta",
+        "param",
+        "source",
+        "track",
+        "wbr",
+    ]
+)
 # Never translated, with all they hold. The first ones stand among words like a word.
-_KEPT_INLINE = frozenset("code kbd samp tt var math svg".split())
-_KEPT = _KEPT_INLINE | frozenset("script style pre textarea xmp iframe noembed noframes object template".split())
+_KEPT_INLINE = frozenset(["code", "kbd", "samp", "tt", "var", "math", "svg"])
+_KEPT = _KEPT_INLINE | frozenset(
+    ["script", "style", "pre", "textarea", "xmp", "iframe", "noembed", "noframes", "object", "template"]
+)
 
 
 def parse_html(source: str, protect: bool = True) -> Document:

@@ -11,6 +11,7 @@ driver a chance to do something else in between.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -33,25 +34,52 @@ class Wish:
 
 @dataclass(frozen=True)
 class ToDecode:
-    """Token ids for the engine: a part of sentence `sentence` of text `text`."""
+    """Token ids for the engine: part `part` of sentence `sentence` of text `text`.
+
+    A driver that is told of sentences as they are done may call `owner.take` itself for one that has a single
+    part, to have its translation before the others'.
+    """
 
     text: int
     sentence: int
+    owner: Sentence
     ids: list[int]
     prefix: tuple[int, ...]
-    is_plain: bool  # its tokens are those of the translation
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its tokens are those of the translation."""
+        return self.owner.is_plain
 
 
 @dataclass(frozen=True)
 class Told:
-    """A sentence of the source and its translations, as they stand in the texts; offsets are those of the best."""
+    """A sentence and its translations. `start` and `target_start` are where it is in the texts without markup."""
 
-    source: str
+    owner: Sentence
     start: int
     target_start: int
-    candidates: tuple[Candidate, ...]
-    texts: tuple[str, ...]  # of the candidates, units put back
-    attempts: int
+
+    @property
+    def source(self) -> str:
+        """The sentence as the caller wrote it."""
+        return self._shown(self.owner.text)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Its translations, best first."""
+        return tuple(self._shown(one.text) for one in self.owner.candidates)
+
+    def source_offset(self, place: int) -> int:
+        """A place of `owner.text`, where placeholders are one character, in `source`."""
+        return len(self._shown(self.owner.text[:place]))
+
+    def target_offset(self, place: int) -> int:
+        """The same for the best translation."""
+        return len(self._shown(self.owner.candidates[0].text[:place]))
+
+    def _shown(self, text: str) -> str:
+        return self.owner.units.resolve(text, str)
 
 
 @dataclass(frozen=True)
@@ -78,16 +106,17 @@ def translate(documents: Sequence[Document], codec: Codec, wish: Wish) -> Steps:
         batch: list[ToDecode] = []
         for text, at in waiting:
             batch += plans[text].to_decode(text, at)
+        attempts = [plans[text].sentences[at].attempts for text, at in waiting]
+        sizes = Counter((one.text, one.sentence) for one in batch)
         found = iter((yield batch))
-        again = []
-        for done, (text, at) in enumerate(waiting):
-            sentence = plans[text].sentences[at]
-            sentence.take([next(found) for _ in sentence.parts])
-            if not sentence.candidates:
-                again.append((text, at))
+        for done, (place, attempt) in enumerate(zip(waiting, attempts, strict=True)):
+            sentence = plans[place[0]].sentences[place[1]]
+            parts = [next(found) for _ in range(sizes[place])]
+            if not sentence.candidates and sentence.attempts == attempt:
+                sentence.take(parts)
             if done % _SLICE == _SLICE - 1:
                 yield []
-        waiting = again
+        waiting = [place for place in waiting if not plans[place[0]].sentences[place[1]].candidates]
     return [plan.joined() for plan in plans]
 
 
@@ -128,7 +157,7 @@ class _Plan:
         sentence = self.sentences[at]
         first = self.wish.prefix if at == 0 else ()
         return [
-            ToDecode(text, at, part.ids, () if index else first, sentence.is_plain)
+            ToDecode(text, at, sentence, part.ids, () if index else first)
             for index, part in enumerate(sentence.parts)
         ]
 
@@ -174,14 +203,12 @@ class _Plan:
         start = target = 0
         for block in _blocks(self.document):
             for part in self.blocks[id(block)]:
-                text = part if isinstance(part, str) else part.text
-                source = block.units.resolve(text, str)
-                shown = source
-                if not isinstance(part, str):
-                    texts = tuple(block.units.resolve(one.text, str) for one in part.candidates)
-                    yield Told(source, start, target, tuple(part.candidates), texts, part.attempts)
-                    shown = texts[0]
-                start, target = start + len(source), target + len(shown)
+                source = translation = part if isinstance(part, str) else part.text
+                if isinstance(part, Sentence):
+                    yield Told(part, start, target)
+                    translation = part.candidates[0].text
+                start += len(block.units.resolve(source, str))
+                target += len(block.units.resolve(translation, str))
 
 
 def _of_rank(sentence: Sentence, rank: int) -> Candidate:

@@ -91,7 +91,9 @@ class _Placing:
         """Where each child goes: intervals that do not overlap, the surest first, points last."""
         taken = bytearray(high - low)  # 1: within a child, 2: its first word
         spans: dict[int, tuple[int, int]] = {}
-        found = [(self._best(one, low, high), at) for at, one in enumerate(parent.children) if not one.is_point]
+        found = [
+            (self._best(one, low, high), at) for at, one in enumerate(parent.children) if not one.is_point
+        ]
         for (_, start, end), at in sorted(found, key=lambda one: (-one[0][0], one[1])):
             start, end = _free(taken, start - low, end - low)
             taken[start:end] = b"\2" + b"\1" * (end - start - 1) if end > start else b""

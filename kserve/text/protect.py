@@ -136,7 +136,11 @@ def _forms(number: str) -> list[str]:
     """The number with points and commas exchanged, and without marks for thousands."""
     forms = [number, number.translate(_SWAPPED)]
     if _GROUPED.fullmatch(number):
-        forms += ["".join(filter(str.isdigit, number)), re.sub(r"\D", ",", number), re.sub(r"\D", ".", number)]
+        forms += [
+            "".join(filter(str.isdigit, number)),
+            re.sub(r"\D", ",", number),
+            re.sub(r"\D", ".", number),
+        ]
     return forms
 
 
@@ -236,7 +240,7 @@ def _is_shouted(sentence: str, protected: Sequence[Span]) -> bool:
     for span in reversed(protected):
         sentence = sentence[: span.start] + " " + sentence[span.end :]
     words = [word for word in sentence.split() if sum(map(str.isalpha, word)) > 1]
-    return sentence.isupper() and (len(words) > 2 or len(words) == 2 and max(map(len, words)) > 4)
+    return sentence.isupper() and (len(words) > 2 or (len(words) == 2 and max(map(len, words)) > 4))
 
 
 def _lowered(text: str, masks: Sequence[Mask]) -> str:

@@ -12,9 +12,18 @@ from typing import Protocol
 
 from kserve.segment import has_letters
 from kserve.text.place import TOKEN, Word, kept_words
-from kserve.text.protect import MASK_SETS, Masked, Span, Units, localised, lost_numbers, masked, numbers, unit_spans
+from kserve.text.protect import (
+    MASK_SETS,
+    Masked,
+    Span,
+    Units,
+    localised,
+    lost_numbers,
+    masked,
+    numbers,
+    unit_spans,
+)
 from kserve.tokenizer import Tokenizer
-
 
 _LAST = MASK_SETS + 2  # attempts: with each set of masks, around what was lost, around all there is
 

@@ -75,7 +75,9 @@ def _kept(first: Tag, stream: Iterator[tuple[int, Tag]]) -> str:
 def _outline(tokens: Sequence[Tag]) -> set[int]:
     """Numbers of the tags whose parent holds no text of its own."""
     parting: set[int] = set()
-    open_elements: list[tuple[str, list[int], bool]] = [("", [], False)]  # name, tags in it, whether it has text
+    open_elements: list[tuple[str, list[int], bool]] = [
+        ("", [], False)
+    ]  # name, tags in it, whether it has text
     for at, token in enumerate(tokens):
         name, inside, has_text = open_elements[-1]
         if token.kind == "text" and token.raw.strip():

@@ -1,8 +1,8 @@
 """Files that are translated as they are: plain text, SRT, HTML, Markdown, DOCX and ODT.
 
-    file = read_file("letter.docx", data)
-    file.documents                          # what job.translate takes
-    file.written(texts)                     # the file's bytes with the texts that it gave
+file = read_file("letter.docx", data)
+file.documents                          # what job.translate takes
+file.written(texts)                     # the file's bytes with the texts that it gave
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def file_kind(name: str) -> str:
     ending = PurePosixPath(name.replace("\\", "/")).suffix.lower().lstrip(".")
     if ending not in MEDIA_TYPES:
         known = ", ".join(f".{one}" for one in MEDIA_TYPES)
-        raise UnsupportedFile(f"Invalid request: file format not supported; a file's name must end in {known}")
+        raise UnsupportedFile(
+            f"Invalid request: file format not supported; a file's name must end in {known}"
+        )
     return ending
 
 

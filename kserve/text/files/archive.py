@@ -51,11 +51,15 @@ class Archive:
         try:
             text = self.entries[name].decode("utf-8-sig")
         except KeyError:
-            raise UnsafeFile(f"the file has no {name}; it is no document of the kind that its name says") from None
+            raise UnsafeFile(
+                f"the file has no {name}; it is no document of the kind that its name says"
+            ) from None
         except UnicodeDecodeError:
             raise UnsafeFile(f"{name} in the file is not UTF-8; save it again") from None
         if "<!DOCTYPE" in text or "<!ENTITY" in text:
-            raise UnsafeFile(f"{name} in the file declares a document type, which office programs never write")
+            raise UnsafeFile(
+                f"{name} in the file declares a document type, which office programs never write"
+            )
         return text
 
     def written(self, changed: Mapping[str, str]) -> bytes:

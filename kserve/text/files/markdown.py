@@ -42,7 +42,9 @@ def parse_markdown(source: str, protect: bool = True) -> Document:
         offsets.append(offsets[-1] + len(line))
     pieces: Document = []
     end = 0
-    for token in MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(_plain_ends(source[start:])):
+    for token in (
+        MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(_plain_ends(source[start:]))
+    ):
         if token.type != "inline" or token.map is None:
             continue
         spans = _located(source, token.content.split("\n"), offsets[token.map[0] : token.map[1] + 1], end)

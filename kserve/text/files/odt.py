@@ -17,7 +17,9 @@ _CUT = re.compile("([\t\n])")
 
 def odt_parts(archive: Archive, protect: bool) -> dict[str, Document]:
     """The XML parts with text, by name: the content, and the styles for what stands at the page's edges."""
-    names = [name for name in ("content.xml", "styles.xml") if name == "content.xml" or name in archive.entries]
+    names = [
+        name for name in ("content.xml", "styles.xml") if name == "content.xml" or name in archive.entries
+    ]
     return {name: _OdtReader(protect).document(archive.text(name)) for name in names}
 
 

@@ -97,7 +97,9 @@ def _wrapped(text: str, lines: int) -> str:
 
 def _cuts(words: Sequence[Word], starts: Sequence[int]) -> list[int]:
     """Where each cue's words begin, and the end: in order, no cue empty, as many words as can be in their own."""
-    edges = [at for at, word in enumerate(words) if word.is_word and (at == 0 or words[at - 1].text.isspace())]
+    edges = [
+        at for at, word in enumerate(words) if word.is_word and (at == 0 or words[at - 1].text.isspace())
+    ]
     ends = [*edges[1:], len(words)]
     cues = len(starts)
     if len(edges) <= cues:
@@ -127,4 +129,3 @@ def _wanted(words: Sequence[Word], starts: Sequence[int]) -> int:
         return -1
     middle = sorted(places)[len(places) // 2]
     return sum(start <= middle for start in starts) - 1
-

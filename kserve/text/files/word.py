@@ -88,7 +88,9 @@ class _WordReader(ParagraphReader):
             elif tag.name not in _DROPPED and tag.kind != "text":
                 markup = self.container([tag, *inside])
                 start = f"{run.raw}{form}"
-                whole = [start, *markup, "</w:r>"] if not isinstance(markup, str) else f"{start}{markup}</w:r>"
+                whole = (
+                    [start, *markup, "</w:r>"] if not isinstance(markup, str) else f"{start}{markup}</w:r>"
+                )
                 kind = {"begin": "begin", "end": "end"}.get(_field_mark(tag), "point")
                 yield _Item(kind, markup=whole)
 
@@ -153,6 +155,8 @@ def _field_mark(tag: Tag) -> str:
 def _runs(text: str, form: str) -> str:
     """Text as a run; tabs and line breaks are elements."""
     parts = [
-        _TEXT.get(part) or f'<w:t xml:space="preserve">{escape(part)}</w:t>' for part in _CUT.split(text) if part
+        _TEXT.get(part) or f'<w:t xml:space="preserve">{escape(part)}</w:t>'
+        for part in _CUT.split(text)
+        if part
     ]
     return f"<w:r>{form}{''.join(parts)}</w:r>" if parts else ""
