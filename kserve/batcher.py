@@ -4,8 +4,9 @@
     decoded = await batcher.decode(sentences, options, deadline=5.0)
     decoded.hypotheses[0][0].tokens
 
-Requests take turns: each gives the next free thread a few of its sentences, so that a thousand sentences of one
-request do not hold up the single one of another. All bookkeeping happens on the event loop, without a lock.
+Requests take turns: each gives the next free thread a few of its sentences, so that a thousand sentences of
+one request do not hold up the single one of another. All bookkeeping happens on the event loop, without a
+lock.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from kserve._engine import (
@@ -201,7 +203,7 @@ class Batcher:
             request.begun = request.begun or time.perf_counter()
             loop = asyncio.get_running_loop()
             call = loop.run_in_executor(self._pool, self._translate, request, group, loop)
-            call.add_done_callback(lambda done, r=request, g=group: self._finish(r, g, done))
+            call.add_done_callback(partial(self._finish, request, group))
 
     def _next_group(self, request: _Request) -> list[int]:
         group: list[int] = []
@@ -219,10 +221,14 @@ class Batcher:
     ) -> tuple[list[list[Hypothesis]], float]:
         """In a thread: one call of the engine, and its seconds."""
         started = time.perf_counter()
-        tell = None
-        if call := request.on_token:
-            tell = lambda at, token: loop.call_soon_threadsafe(call, group[at], token)  # noqa: E731
-        options = _with_control(request.options, Control(request.cancel, on_token=tell), group[0])
+        call = request.on_token
+
+        def tell(at: int, token: int) -> None:
+            assert call
+            loop.call_soon_threadsafe(call, group[at], token)
+
+        control = Control(request.cancel, on_token=tell if call else None)
+        options = _with_control(request.options, control, group[0])
         prefixes = [request.prefixes[number] for number in group] if any(request.prefixes) else []
         found = self._engine.translate([request.sentences[number] for number in group], options, prefixes)
         return found, time.perf_counter() - started

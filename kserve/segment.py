@@ -1,9 +1,9 @@
 """A text cut into parts to translate and parts to keep, so that joining them again loses nothing.
 
 A line is cut into its sentences, and a sentence that is too long for the model at clause marks. Kept byte for
-byte: line breaks (LF, CR, CRLF, the Unicode ones), tabs, NUL and other control characters, space around a line,
-sentences without a letter, and the space between two of them. `"".join(part.text for part in cut(...))` is
-always the text itself.
+byte: line breaks (LF, CR, CRLF, the Unicode ones), tabs, NUL and other control characters, space around a
+line, sentences without a letter, and the space between two of them. `"".join(part.text for part in
+cut(...))` is always the text itself.
 """
 
 from __future__ import annotations

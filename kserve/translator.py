@@ -49,7 +49,7 @@ def bundled_model() -> Path:
 
 
 def bundled_models() -> list[Path]:
-    """The folders of the models that come with kserve, in the package or the checkout, named by their languages."""
+    """The folders of the models that come with kserve, in the package or the checkout: `de-en` and so on."""
     package = Path(__file__).resolve().parent
     for folder in (package / "models", package.parent / "models"):
         found = sorted(file.parent for file in folder.glob("??-??/config.json"))
@@ -145,8 +145,8 @@ class Translator:
         """Translate one text, or a list of them in one go (faster than one by one, and the same to the bit).
 
         Line breaks, space between sentences, NUL and control characters, and sentences without a letter come
-        back unchanged, and so do placeholders, addresses and numbers; a lone surrogate comes back as U+FFFD. A
-        sentence longer than the model's limit is split at clause marks or spaces; nothing is cut off.
+        back unchanged, and so do placeholders, addresses and numbers; a lone surrogate comes back as U+FFFD.
+        A sentence longer than the model's limit is split at clause marks or spaces; nothing is cut off.
 
         Args:
             text: a text, or a list of texts.

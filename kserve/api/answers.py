@@ -46,7 +46,7 @@ def install(app: FastAPI, metrics: Metrics) -> None:
 
 
 def error_answer(request: Request, answer: Answer, message: str, retry: int = 1) -> JSONResponse:
-    """An error in the shape of the API that was called; lone surrogates are replaced, they cannot be written."""
+    """An error in the shape of the API that was called; lone surrogates have no bytes and are replaced."""
     style = _style(request)
     status = _KEY_NEEDED[style] if answer.code == "key_needed" else answer.status
     headers = {"Retry-After": str(retry)} if status in _RETRY else {}

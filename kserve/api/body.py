@@ -7,7 +7,7 @@ query string.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -151,7 +151,7 @@ async def _multipart(request: Request, body: bytes) -> Form:
     class InMemory(MultiPartParser):
         spool_max_size = 0  # never to disk: the body is in memory anyway, and the disk may be read-only
 
-    async def stream() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
     try:

@@ -1,4 +1,4 @@
-"""The loaded models by language pair; one can be replaced by a newer one of its folder without losing a request."""
+"""The loaded models by language pair; a folder's newer model replaces its old one, and no request is lost."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Bundles:
             if one.pair in self._loaded:
                 other = self._loaded[one.pair].path
                 raise SettingsError(
-                    f"{other} and {one.path} both translate {'-'.join(one.pair)}; give one model for each pair"
+                    f"{other} and {one.path} both translate {'-'.join(one.pair)}; give one for each pair"
                 )
             self._loaded[one.pair] = one
 

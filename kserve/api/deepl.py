@@ -1,7 +1,7 @@
 """What a request to the DeepL-compatible API (v2) asks for; and the answer to it.
 
-Options that this server cannot follow (formality, glossaries, context and so on) are ignored, as that API's own
-clients expect of unknown ones; a reply header names them.
+Options that this server cannot follow (formality, glossaries, context and so on) are ignored, as that API's
+own clients expect of unknown ones; a reply header names them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What goes around every request: its id, the reply's safe headers, one log line, one count. Pure ASGI: no cost."""
+"""What goes around every request: its id, the reply's safe headers, one log line, one count."""
 
 from __future__ import annotations
 

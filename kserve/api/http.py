@@ -1,4 +1,4 @@
-"""What the routes of all APIs do alike: the app's state, who asks, the reply's headers, a client that leaves."""
+"""What the routes of all APIs do alike: the app's state, who asks, reply headers, clients that leave."""
 
 from __future__ import annotations
 

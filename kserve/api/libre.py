@@ -1,4 +1,4 @@
-"""What a request to the LibreTranslate-compatible API asks for, checked in that API's order; and the answer to it."""
+"""What a request to the LibreTranslate-compatible API asks for, checked in its order; and the answer."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the server logs: a line for each request, as JSON or for a person; never a text, key or address.
 
-Lines are written by a thread of their own from a bounded queue: a pipe that nobody reads loses lines (they are
-counted), but stops no request.
+Lines are written by a thread of their own from a bounded queue: a pipe that nobody reads loses lines (they
+are counted), but stops no request.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class _Lines(logging.Handler):
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03}Z",
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
             "event": record.getMessage(),
             **getattr(record, "fields", {}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -60,13 +60,13 @@ class Metrics:
 class _EngineCollector(Collector):
     """What the batchers count themselves, read when it is asked for."""
 
-    _GAUGES = {
+    _GAUGES: ClassVar = {
         "queued_sentences": "Sentences that wait for the engine.",
         "queued_tokens": "Tokens that wait for the engine.",
         "running_sentences": "Sentences in the engine.",
         "running_batches": "Batches in the engine.",
     }
-    _COUNTERS = {
+    _COUNTERS: ClassVar = {
         "sentences": "Sentences decoded.",
         "source_tokens": "Source tokens read.",
         "target_tokens": "Target tokens made.",

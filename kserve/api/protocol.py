@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with two more limits: how many connections, and how long the head of a request may take.
+"""uvicorn's HTTP protocol with two more limits: on connections, and on the time that a request's head takes.
 
 A connection that says nothing costs little, but one that sends a byte a minute must not stay for ever.
 """
@@ -12,7 +12,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
-    b'Connection: close\r\nContent-Length: 64\r\n\r\n{"error": "too many connections are open", "code": "overloaded"}\n'
+    b"Connection: close\r\nContent-Length: 65\r\n\r\n"
+    b'{"error": "too many connections are open", "code": "overloaded"}\n'
 )
 
 

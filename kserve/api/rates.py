@@ -32,7 +32,7 @@ class Rates:
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def take(self, caller: str, texts: int, per_minute: int | None = None) -> int:
-        """Count texts of a caller; gives how many are left for now. What exceeds a minute's worth counts as that.
+        """Count texts of a caller, a minute's worth at most; gives how many are left for now.
 
         Raises:
             RateLimited: too many for now; it says when there is room.

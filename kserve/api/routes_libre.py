@@ -16,6 +16,7 @@ from kserve.api.body import read_form
 from kserve.api.documents import translate_file as translate_document
 from kserve.api.http import AppState, attachment, form_and_caller, timing_headers, unless_gone
 from kserve.api.openapi import errors, gives, gives_file, ref
+from kserve.api.service import AUTO
 from kserve.errors import AccessDenied, MissingParameter
 from kserve.text.files import MEDIA_TYPES, file_kind
 
@@ -47,7 +48,7 @@ async def translate(request: Request, state: AppState) -> JSONResponse:
     "/detect", responses=gives(_list(schemas.DetectedLanguage), _ERROR), **_with(schemas.DETECT_BODY)
 )
 async def detect(request: Request, state: AppState) -> list[dict[str, Any]]:
-    """The loaded languages of a text by their probability, best first; of an array, those of its first text."""
+    """The loaded languages of a text by probability, best first; of an array, those of its first text."""
     form, caller = await form_and_caller(request, state)
     if form.fields.get("q") in (None, "", []):
         raise MissingParameter("Invalid request: missing q parameter")
@@ -82,7 +83,7 @@ async def translate_file(request: Request, state: AppState) -> JSONResponse:
         if not form.fields.get(name):
             raise MissingParameter(f"Invalid request: missing {name} parameter")
     codes = state.service.bundles.languages
-    source = libre.language(form.fields["source"], "source", [*codes, libre.AUTO])
+    source = libre.language(form.fields["source"], "source", [*codes, AUTO])
     target = libre.language(form.fields["target"], "target", codes)
     done = await unless_gone(
         request, translate_document(state.service, form.files["file"], (source, target), caller)

@@ -15,10 +15,10 @@ from kserve.api import v1
 from kserve.api.body import json_object, read_body, read_form
 from kserve.api.documents import translate_file
 from kserve.api.http import AppState, State, attachment, timing_headers, unless_gone
-from kserve.api.libre import AUTO, language
+from kserve.api.libre import language
 from kserve.api.openapi import Responses, errors, gives, gives_file, ref, takes
 from kserve.api.schemas_libre import ErrorAnswer
-from kserve.api.service import Ask
+from kserve.api.service import AUTO, Ask
 from kserve.api.stream import greedy_if_open, stream
 from kserve.errors import InvalidBody, InvalidKey, MissingParameter
 from kserve.text.files import MEDIA_TYPES, file_kind
@@ -27,8 +27,8 @@ router = APIRouter(prefix="/v1", tags=["Version 1"])
 _ERROR = ErrorAnswer
 _EVENTS: Responses = {
     200: {
-        "description": "Events `token` (text, sentence, piece), `sentence` (text, sentence, source, translation), "
-        "and at last `done` (as the answer of /v1/translate) or `error` (error, code)",
+        "description": "Events `token` (text, sentence, piece), `sentence` (text, sentence, source, "
+        "translation), and at last `done` (as the answer of /v1/translate) or `error` (error, code)",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     },
     **errors(_ERROR),
@@ -60,7 +60,7 @@ async def translate(request: Request, state: AppState) -> JSONResponse:
     openapi_extra=_TRANSLATE,
 )
 async def translate_stream(request: Request, state: AppState) -> StreamingResponse:
-    """The same as server-sent events. Search is greedy unless `beam_size` is given; a beam sends no tokens."""
+    """The same as server-sent events. Search is greedy unless `beam_size` is given; beams send no tokens."""
     ask, caller = await _ask(request, state)
     return await unless_gone(request, stream(state.service, greedy_if_open(ask), caller))
 

@@ -14,26 +14,30 @@ class DecodingOptions(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    beam_size: StrictInt | None = Field(None, ge=1, le=64, description="hypotheses kept; 1 is greedy")
-    length_penalty: Number | None = Field(None, ge=0, le=10)
-    coverage_penalty: Number | None = Field(None, ge=0, le=10)
-    patience: Number | None = Field(None, ge=1, le=10)
+    beam_size: StrictInt | None = Field(default=None, ge=1, le=64, description="hypotheses kept; 1 is greedy")
+    length_penalty: Number | None = Field(default=None, ge=0, le=10)
+    coverage_penalty: Number | None = Field(default=None, ge=0, le=10)
+    patience: Number | None = Field(default=None, ge=1, le=10)
     early_stop: StrictBool | None = None
-    max_length: StrictInt | None = Field(None, ge=1, description="most tokens of a sentence")
-    max_length_ratio: Number | None = Field(None, ge=0, le=1000)
-    min_length: StrictInt | None = Field(None, ge=0)
-    min_length_ratio: Number | None = Field(None, ge=0, le=1000)
-    suppress: list[StrictStr] | None = Field(None, max_length=1000, description="pieces that never come")
-    no_repeat_ngram: StrictInt | None = Field(None, ge=0, le=1000)
-    repetition_penalty: Number | None = Field(None, ge=1, le=100)
-    loop_guard: StrictInt | None = Field(None, ge=0, le=1000, description="4 by default; 0 is off")
+    max_length: StrictInt | None = Field(default=None, ge=1, description="most tokens of a sentence")
+    max_length_ratio: Number | None = Field(default=None, ge=0, le=1000)
+    min_length: StrictInt | None = Field(default=None, ge=0)
+    min_length_ratio: Number | None = Field(default=None, ge=0, le=1000)
+    suppress: list[StrictStr] | None = Field(
+        default=None, max_length=1000, description="pieces that never come"
+    )
+    no_repeat_ngram: StrictInt | None = Field(default=None, ge=0, le=1000)
+    repetition_penalty: Number | None = Field(default=None, ge=1, le=100)
+    loop_guard: StrictInt | None = Field(default=None, ge=0, le=1000, description="4 by default; 0 is off")
     temperature: Number | None = Field(
         None, ge=0.001, le=100, description="this or the next three: draw tokens"
     )
-    top_k: StrictInt | None = Field(None, ge=0)
-    top_p: Number | None = Field(None, gt=0, le=1)
-    seed: StrictInt | None = Field(None, ge=0, lt=2**64)
-    prefix: StrictStr | None = Field(None, max_length=1000, description="what every translation begins with")
+    top_k: StrictInt | None = Field(default=None, ge=0)
+    top_p: Number | None = Field(default=None, gt=0, le=1)
+    seed: StrictInt | None = Field(default=None, ge=0, lt=2**64)
+    prefix: StrictStr | None = Field(
+        default=None, max_length=1000, description="what every translation begins with"
+    )
 
 
 class TranslateRequest(BaseModel):
@@ -58,8 +62,10 @@ class TranslateRequest(BaseModel):
     split_sentences: StrictBool = True
     protect: StrictBool = Field(True, description="keep placeholders, addresses and numbers as they are")
     alignment: StrictBool = Field(False, description="tell which word stands for which")
-    decoding: DecodingOptions = Field(default_factory=DecodingOptions)
-    deadline: Number | None = Field(None, gt=0, le=3600, description="seconds; the server's own when absent")
+    decoding: DecodingOptions = DecodingOptions()
+    deadline: Number | None = Field(
+        default=None, gt=0, le=3600, description="seconds; the server's own when absent"
+    )
 
 
 class DetectRequest(BaseModel):

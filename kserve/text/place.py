@@ -1,4 +1,4 @@
-"""Inline elements put around the words of a translation that stand for theirs, by alignment, at word edges."""
+"""Inline elements put around the words of a translation that stand for theirs: by alignment, whole words."""
 
 from __future__ import annotations
 

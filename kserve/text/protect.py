@@ -1,8 +1,8 @@
 """What a translation must hold exactly as the source does: placeholders, addresses, names of users, numbers.
 
-Each of them becomes one private character of the text, a unit, before the text is cut into sentences. The model
-never sees it: it sees a word that it copies reliably, a mask, which is exchanged for the unit afterwards; a
-translation in which a mask is missing, doubled or out of order is not used.
+Each of them becomes one private character of the text, a unit, before the text is cut into sentences. The
+model never sees it: it sees a word that it copies reliably, a mask, which is exchanged for the unit
+afterwards; a translation in which a mask is missing, doubled or out of order is not used.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def numbers(text: str) -> list[Span]:
 
 
 def lost_numbers(source: str, target: str, language: str) -> list[Span]:
-    """Numbers of the source that the translation has neither as they are nor as another language writes them."""
+    """Numbers of the source that the translation has neither so nor as other languages write them."""
     found = numbers(source)
     if not found:
         return []
@@ -216,7 +216,7 @@ def localised(number: str, source: str, target: str) -> str:
 
 
 def masked(sentence: str, protected: Sequence[Span], choice: int) -> Masked | None:
-    """The sentence with masks for these spans; None if there are more than there are masks of set `choice`."""
+    """The sentence with masks for these spans; None if set `choice` has not so many."""
     names = iter([word for word in _NAMES[choice] if word.lower() not in sentence.lower()])
     counts = iter([word for word in _COUNTS[choice] if word not in sentence])
     pieces: list[str] = []

@@ -1,4 +1,4 @@
-"""One sentence on its way through the engine: as it is, then with masks, then in parts around what must survive.
+"""One sentence through the engine: as it is or with masks, then in parts around what must survive.
 
 A translation is taken only if everything that must survive is in it. What the model loses is tried again with
 other masks; at last the sentence is translated around its placeholders and numbers, which cannot lose them.
@@ -130,7 +130,7 @@ class Sentence:
             self._next()
 
     def _next(self) -> None:
-        """The next attempt: masks of set 0, masks of set 1, parts around what was lost, around all numbers."""
+        """The next attempt: masks of set 0, of set 1, parts around what was lost, around all numbers."""
         choice = self.attempts
         self.attempts += 1
         hidden = masked(self.text, self._protected, choice) if choice < MASK_SETS else None
@@ -187,7 +187,10 @@ class Sentence:
 
     def _joined(self, found: Sequence[Sequence[Found]], rank: int) -> Candidate:
         chosen = iter([one[min(rank, len(one) - 1)] for one in found])
-        texts, words, taken, start = [], [], [], self.start
+        texts: list[str] = []
+        words: list[Word] = []
+        taken: list[Found] = []
+        start = self.start
         for piece in self._pieces:
             if isinstance(piece, str):
                 one = Candidate(piece, (), tuple(kept_words(piece, start)) if self.align else ())
@@ -211,8 +214,9 @@ class Sentence:
         return Candidate(part.masked.restored(text, self._number), (found,), tuple(words))
 
     def _decoded(self, part: _Part, found: Found) -> tuple[str, list[tuple[int, int]]]:
+        spans: list[tuple[int, int]] = []
         if not self.align:
-            text, spans = self.codec.tokenizer.decode(found.tokens), []
+            text = self.codec.tokenizer.decode(found.tokens)
         else:
             text, spans = self.codec.tokenizer.decode_spans(found.tokens)
         # A part of a sentence has no end of its own.

@@ -1,7 +1,7 @@
 """HTML and XML as tokens that together are the source, character for character, however broken it is.
 
-Own code because no library keeps the source: parsers build trees, and the one in the standard library that tells
-positions takes quadratic time on broken input in the Python versions in use. This one is linear.
+Own code because no library keeps the source: parsers build trees, and the one in the standard library that
+tells positions takes quadratic time on broken input in the Python versions in use. This one is linear.
 """
 
 from __future__ import annotations

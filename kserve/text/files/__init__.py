@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 
 from kserve.errors import UnsupportedFile
@@ -105,12 +106,16 @@ def _read_office(kind: str, data: bytes, protect: bool, limits: ArchiveLimits) -
     )
 
 
+def _encoded(mark: bytes, encoding: str, text: str) -> bytes:
+    return mark + text.encode(encoding, "replace")
+
+
 def _decoded(data: bytes) -> tuple[str, Callable[[str], bytes]]:
     """Text in UTF-8, UTF-16 with a mark, or Windows' Western code page; and the way back."""
     for mark, encoding in _BOMS:
         if data.startswith(mark):
             text = data[len(mark) :].decode(encoding, "replace")
-            return text, lambda new: mark + new.encode(encoding, "replace")
+            return text, partial(_encoded, mark, encoding)
     try:
         return data.decode(), lambda new: new.encode("utf-8", "replace")
     except UnicodeDecodeError:

@@ -1,7 +1,7 @@
 """Markdown: paragraphs, headings, list items and table cells; code, HTML and all that surrounds text stay.
 
-markdown-it finds the blocks and the lines on which their text is; what is inline in it is found here, because no
-library tells where in its line an inline element is.
+markdown-it finds the blocks and the lines on which their text is; what is inline in it is found here,
+because no library tells where in its line an inline element is.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _located(source: str, content: list[str], offsets: list[int], start: int) ->
 
 
 def _inline(source: str, spans: list[tuple[int, int]], protect: bool) -> Document:
-    """The lines of one block; a line that ends with two spaces or a backslash ends what is translated as one."""
+    """The lines of one block; two spaces or a backslash at a line's end end what is translated as one."""
     pieces: Document = []
     builder = Builder(_escape, protect=protect)
     for (start, end), following in zip(spans, [*spans[1:], None], strict=True):

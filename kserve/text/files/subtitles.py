@@ -15,7 +15,8 @@ from kserve.text.plain import parse_plain
 
 # Everything up to a cue's text: its number, if it has one, and its times.
 _HEAD = re.compile(
-    r"(?:^[ \t]*\d+[ \t]*\r?\n)?^[ \t]*(?:\d+:)?\d+:\d+[,.]\d+[ \t]*-->[ \t]*(?:\d+:)?\d+:\d+[,.]\d+[^\n]*\n?",
+    r"(?:^[ \t]*\d+[ \t]*\r?\n)?"
+    r"^[ \t]*(?:\d+:)?\d+:\d+[,.]\d+[ \t]*-->[ \t]*(?:\d+:)?\d+:\d+[,.]\d+[^\n]*\n?",
     re.MULTILINE,
 )
 _END_OF_SENTENCE = re.compile(r"[.!?…:♪\])\"”»]\s*$")
@@ -96,7 +97,7 @@ def _wrapped(text: str, lines: int) -> str:
 
 
 def _cuts(words: Sequence[Word], starts: Sequence[int]) -> list[int]:
-    """Where each cue's words begin, and the end: in order, no cue empty, as many words as can be in their own."""
+    """Where each cue's words begin, and the end: in order, no cue empty, most words in their own cue."""
     edges = [
         at for at, word in enumerate(words) if word.is_word and (at == 0 or words[at - 1].text.isspace())
     ]

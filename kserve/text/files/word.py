@@ -1,4 +1,4 @@
-"""Paragraphs of DOCX. Runs of the same form are one stretch of text; the most common form is the paragraph's own."""
+"""Paragraphs of DOCX. Runs of one form are one stretch of text; the most common form is the paragraph's."""
 
 from __future__ import annotations
 
