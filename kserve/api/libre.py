@@ -18,7 +18,8 @@ FORMATS = ("text", "html")
 def parse(fields: Mapping[str, Any], service: Service, caller: Caller) -> Ask:
     """Fields as a request; the first thing that is wrong is the one that is told."""
     for name in ("q", "source", "target"):
-        if fields.get(name) in (None, "", []):
+        # An empty text is a text: it comes back empty.
+        if fields.get(name) in (None, []) or (name != "q" and fields[name] == ""):
             raise MissingParameter(f"Invalid request: missing {name} parameter")
     texts = texts_of(fields["q"])
     alternatives = _alternatives(fields.get("alternatives"), service.settings.max_alternatives)

@@ -50,7 +50,7 @@ async def translate(request: Request, state: AppState) -> JSONResponse:
 async def detect(request: Request, state: AppState) -> list[dict[str, Any]]:
     """The loaded languages of a text by probability, best first; of an array, those of its first text."""
     form, caller = await form_and_caller(request, state)
-    if form.fields.get("q") in (None, "", []):
+    if form.fields.get("q") in (None, []):
         raise MissingParameter("Invalid request: missing q parameter")
     texts = libre.texts_of(form.fields["q"])
     state.service.check_sizes(texts, caller)

@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from kserve.api import schemas_v1 as schemas
 from kserve.api import v1
+from kserve.api.access import Caller
 from kserve.api.body import json_object, read_body, read_form
 from kserve.api.documents import translate_file
 from kserve.api.http import AppState, State, attachment, timing_headers, unless_gone
@@ -20,11 +21,12 @@ from kserve.api.openapi import Responses, errors, gives, gives_file, ref, takes
 from kserve.api.schemas_libre import ErrorAnswer
 from kserve.api.service import AUTO, Ask
 from kserve.api.stream import greedy_if_open, stream
-from kserve.errors import InvalidBody, InvalidKey, MissingParameter
+from kserve.errors import InvalidBody, InvalidKey, KeyNeeded, MissingParameter
 from kserve.text.files import MEDIA_TYPES, file_kind
 
 router = APIRouter(prefix="/v1", tags=["Version 1"])
 _ERROR = ErrorAnswer
+_KEY_FIELDS = {"api_key", "auth_key", "key"}
 _EVENTS: Responses = {
     200: {
         "description": "Events `token` (text, sentence, piece), `sentence` (text, sentence, source, "
@@ -73,9 +75,8 @@ async def translate_stream(request: Request, state: AppState) -> StreamingRespon
 )
 async def detect(request: Request, state: AppState) -> dict[str, Any]:
     """The loaded languages of each text by their probability."""
-    state.service.require_ready()
-    caller = state.caller(request)
-    asked = v1.checked(schemas.DetectRequest, await _json(request, state))
+    fields, caller = await _json_and_caller(request, state)
+    asked = v1.checked(schemas.DetectRequest, fields)
     texts = [asked.text] if isinstance(asked.text, str) else asked.text
     state.service.check_sizes(texts, caller)
     state.service.count(caller, len(texts), sum(map(len, texts)))
@@ -123,17 +124,24 @@ async def reload(request: Request, state: AppState) -> dict[str, Any]:
     return {"reloaded": await state.service.bundles.reload()}
 
 
-async def _ask(request: Request, state: State) -> tuple[Ask, Any]:
-    state.service.require_ready()
-    caller = state.caller(request)
-    asked = v1.checked(schemas.TranslateRequest, await _json(request, state))
+async def _ask(request: Request, state: State) -> tuple[Ask, Caller]:
+    fields, caller = await _json_and_caller(request, state)
+    asked = v1.checked(schemas.TranslateRequest, fields)
     ask = v1.ask_of(asked, state.service, caller)
     state.service.count(caller, len(ask.texts), sum(map(len, ask.texts)))
     return ask, caller
 
 
-async def _json(request: Request, state: State) -> dict[str, Any]:
+async def _json_and_caller(request: Request, state: State) -> tuple[dict[str, Any], Caller]:
+    """The fields of the body, and whose they are: keys are read from the head only, where no log keeps them."""
+    state.service.require_ready()
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise InvalidBody("Content-Type must be application/json")
-    return json_object(await read_body(request, state.body_limits))
+    fields = json_object(await read_body(request, state.body_limits))
+    try:
+        return fields, state.caller(request)
+    except KeyNeeded:
+        if _KEY_FIELDS & {*fields, *request.query_params}:
+            raise KeyNeeded("the key is in the wrong place; send it as Authorization: Bearer KEY") from None
+        raise

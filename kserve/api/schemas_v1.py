@@ -30,7 +30,7 @@ class DecodingOptions(BaseModel):
     repetition_penalty: Number | None = Field(default=None, ge=1, le=100)
     loop_guard: StrictInt | None = Field(default=None, ge=0, le=1000, description="4 by default; 0 is off")
     temperature: Number | None = Field(
-        None, ge=0.001, le=100, description="this or the next three: draw tokens"
+        default=None, ge=0.001, le=100, description="this or the next three: draw tokens"
     )
     top_k: StrictInt | None = Field(default=None, ge=0)
     top_p: Number | None = Field(default=None, gt=0, le=1)

@@ -13,7 +13,7 @@ from kserve.api.access import Caller
 from kserve.api.driver import Timings
 from kserve.api.libre import language
 from kserve.api.service import AUTO, Answered, Ask, Service, TextAnswer
-from kserve.errors import InvalidParameter, KeyNeeded
+from kserve.errors import InvalidParameter
 from kserve.joining import score
 from kserve.results import Decoding
 from kserve.text.job import Told
@@ -31,16 +31,12 @@ def checked(shape: type[Shape], fields: Mapping[str, Any]) -> Shape:
 
     Raises:
         InvalidParameter: naming the field that is wrong.
-        KeyNeeded: the key is in the body, where it does not belong.
     """
-    if "api_key" in fields or "auth_key" in fields:
-        raise KeyNeeded(
-            "a key in the body is not read here; send it in the head, as Authorization: Bearer KEY"
-        )
     try:
         return shape.model_validate(fields)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
+        # Of the ways in which a field could have been right, the one that came furthest says most.
+        problem = max(error.errors(include_url=False, include_input=False), key=lambda one: len(one["loc"]))
         where = ".".join(
             str(part) for part in problem["loc"] if not re.search(r"[(\[]|^(str|list|int|float)", str(part))
         )
@@ -187,7 +183,7 @@ def _hypothesis(text: str, one: Candidate, length_penalty: float) -> dict[str, A
 
 def _alignment(told: Told, best: Candidate) -> list[dict[str, Any]]:
     """Words of the best translation with those of the source; offsets within the two sentences."""
-    source_words = [match.span() for match in TOKEN.finditer(told.owner.text)]
+    source_words = [match.span() for match in TOKEN.finditer(told.owner.text) if match.group().strip()]
     aligned, end = [], 0
     for word in best.words:
         start, end = end, end + len(word.text)

@@ -54,7 +54,7 @@ class ToDecode:
 
 @dataclass(frozen=True)
 class Told:
-    """A sentence and its translations; `start` and `target_start`: where it is in the texts without markup."""
+    """A sentence and its translations; `start`, `target_start`: where it is in the texts without markup."""
 
     owner: Sentence
     start: int

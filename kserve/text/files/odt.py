@@ -26,8 +26,20 @@ def odt_parts(archive: Archive, protect: bool) -> dict[str, Document]:
 class _OdtReader(ParagraphReader):
     paragraphs = frozenset({"text:p", "text:h"})
     containers = frozenset(
-        "text:note draw:frame draw:custom-shape draw:g office:annotation text:tracked-changes text:ruby "
-        "text:page-number text:page-count text:date text:time text:sequence".split()
+        {
+            "text:note",
+            "draw:frame",
+            "draw:custom-shape",
+            "draw:g",
+            "office:annotation",
+            "text:tracked-changes",
+            "text:ruby",
+            "text:page-number",
+            "text:page-count",
+            "text:date",
+            "text:time",
+            "text:sequence",
+        }
     )
 
     def paragraph(self, tokens: Sequence[Tag]) -> Document:
