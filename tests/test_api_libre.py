@@ -190,7 +190,21 @@ def test_what_is_wrong_is_said(client: httpx.Client, fields: dict[str, Any], cod
         b'{"q": "a", "source": "de", "target": "en", "alternatives": NaN}',
         b'{"q": "a", "source": "de", "target": "en", "alternatives": ' + b"9" * 9000 + b"}",
     ],
-    ids="empty open comma bytes latin array string null deep deep-object twice nan huge".split(),
+    ids=[
+        "empty",
+        "open",
+        "comma",
+        "bytes",
+        "latin",
+        "array",
+        "string",
+        "null",
+        "deep",
+        "deep-object",
+        "twice",
+        "nan",
+        "huge",
+    ],
 )
 def test_a_body_that_is_no_json_object(client: httpx.Client, body: bytes) -> None:
     answer = client.post("/translate", content=body, headers={"content-type": "application/json"})

@@ -132,7 +132,7 @@ def test_a_stream_tells_tokens_then_sentences_then_all(client: httpx.Client, tra
         assert "".join(told).strip() == sentence["translation"]
         wanted = translator.translate(sentence["source"], beam_size=1, loop_guard=LOOP_GUARD)
         assert sentence["translation"] == wanted.text
-    assert [one["text"] for one in found[-1][1]["translations"]][0] == sentences[0, 0]["translation"]
+    assert found[-1][1]["translations"][0]["text"] == sentences[0, 0]["translation"]
 
 
 def test_a_stream_of_a_beam_tells_sentences_only(client: httpx.Client) -> None:

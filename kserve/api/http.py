@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
+from urllib.parse import quote
 
 from fastapi import Depends
 from starlette.requests import Request
@@ -114,8 +115,6 @@ def timing_headers(timings: Timings) -> Mapping[str, str]:
 
 def attachment(name: str, content: bytes, media_type: str) -> Response:
     """A file to be saved; the name is safe to stand in a header (`stored.safe_name`)."""
-    from urllib.parse import quote
-
     ascii_name = name.encode("ascii", "replace").decode().replace("?", "_")
     disposition = f"attachment; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(name)}"
     return Response(content, media_type=media_type, headers={"Content-Disposition": disposition})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
@@ -89,7 +90,7 @@ async def translate_file(request: Request, state: AppState) -> JSONResponse:
         request, translate_document(state.service, form.files["file"], (source, target), caller)
     )
     token = state.files.put(done.name, done.content)
-    url = str(request.url_for("download_file", name=token))
+    url = str(request.url_for("download_file", name=quote(token)))
     return JSONResponse({"translatedFileUrl": url}, headers=timing_headers(done.timings))
 
 

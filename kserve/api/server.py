@@ -16,6 +16,8 @@ from kserve.config import ServerSettings
 from kserve.errors import AddressInUse, KserveError, SettingsError
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from fastapi import FastAPI
 
     from kserve.translator import Translator
@@ -120,6 +122,12 @@ def _Server(app: FastAPI, settings: ServerSettings) -> Any:
 
     class Server(uvicorn.Server):
         """uvicorn's server that reads keys and models again on SIGHUP."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+            """Stop; a second SIGINT stops at once. The process ends with code 0, not by the signal."""
+            if self.should_exit and sig == signal.SIGINT:
+                self.force_exit = True
+            self.should_exit = True
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
