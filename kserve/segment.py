@@ -26,6 +26,9 @@ _PLACES = (
     re.compile("\\s+"),
 )
 
+# What a line of a list or of a dialogue begins with.
+_BULLET = re.compile(r"\s*[-–—•*·‣]\s+(?=\S)")
+
 Count = Callable[[str], int]
 
 
@@ -61,6 +64,9 @@ class Cutter:
         if not has_letters(line):
             return [Part(line, translate=False)]
         parts: list[Part] = []
+        if bullet := _BULLET.match(line) if self.lines else None:
+            parts.append(Part(bullet.group(), translate=False))
+            line = line[bullet.end() :]
         for start, end in sentences(line, self.language) if self.split else [(0, len(line))]:
             sentence = line[start:end]
             core = sentence.strip()

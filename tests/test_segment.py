@@ -47,6 +47,10 @@ def test_a_line_is_cut_into_its_sentences_unless_the_caller_says_no() -> None:
     assert "".join(part.text for part in cut(text)) == text
 
 
+def test_the_dash_of_a_list_or_dialogue_is_kept() -> None:
+    assert sentences("- Ein Hund.\n – Wo?\n-Nein\n* * *") == ["Ein Hund.", "Wo?", "-Nein"]
+
+
 def test_a_line_break_is_only_space_where_the_caller_says_so() -> None:
     assert sentences("Ein Hund\nrennt. Er\n\nbellt.", lines=False) == ["Ein Hund\nrennt.", "Er", "bellt."]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from kserve._engine import DecodingOptions, Hypothesis
 from kserve.api.bundles import Loaded
 from kserve.api.cache import Cache
+from kserve.errors import Overloaded
 from kserve.text.blocks import Document
 from kserve.text.job import ToDecode, Translated, Wish, translate
 from kserve.text.sentence import Found, Sentence
@@ -18,6 +19,11 @@ from kserve.text.sentence import Found, Sentence
 # translation is there.
 TellToken = Callable[[int, int, int, Loaded], None]
 TellSentence = Callable[[int, int, Sentence], None]
+
+
+_CHUNK_TOKENS = 4096
+_CHUNKS = 2  # under way at the same time
+_PATIENCE = 0.05  # seconds between two tries
 
 
 @dataclass
@@ -93,6 +99,34 @@ class Drive:
         return [found for found in known if found is not None]
 
     async def _decode(self, batch: Sequence[ToDecode]) -> list[list[Hypothesis]]:
+        """In chunks, two at a time: a large request never fills the queue that others need, too."""
+        chunks = _chunks(batch)
+        if len(chunks) == 1:
+            return await self._chunk(batch, waits=False)
+        turns = asyncio.Semaphore(_CHUNKS)
+
+        async def one(number: int, chunk: Sequence[ToDecode]) -> list[list[Hypothesis]]:
+            async with turns:
+                return await self._chunk(chunk, waits=number >= _CHUNKS)
+
+        tasks = [asyncio.create_task(one(number, chunk)) for number, chunk in enumerate(chunks)]
+        try:
+            return [found for part in await asyncio.gather(*tasks) for found in part]
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _chunk(self, batch: Sequence[ToDecode], waits: bool) -> list[list[Hypothesis]]:
+        """Some sentences; what belongs to a request that was accepted waits for room until its time is up."""
+        while True:
+            try:
+                return await self._accepted(batch)
+            except Overloaded as refused:
+                if not waits or time.monotonic() + refused.retry_after > self.orders.until:
+                    raise
+            await asyncio.sleep(_PATIENCE)
+
+    async def _accepted(self, batch: Sequence[ToDecode]) -> list[list[Hypothesis]]:
         orders = self.orders
 
         def token(at: int, number: int) -> None:
@@ -133,3 +167,15 @@ class Drive:
         if not self.cache.size or self.orders.key is None:
             return None
         return (self.loaded.identity, self.orders.key, one.prefix, tuple(one.ids))
+
+
+def _chunks(batch: Sequence[ToDecode]) -> list[Sequence[ToDecode]]:
+    """The sentences in order, cut after about so many tokens."""
+    chunks: list[Sequence[ToDecode]] = []
+    start = tokens = 0
+    for at, one in enumerate(batch):
+        tokens += len(one.ids)
+        if tokens >= _CHUNK_TOKENS:
+            chunks.append(batch[start : at + 1])
+            start, tokens = at + 1, 0
+    return [*chunks, batch[start:]] if start < len(batch) else chunks

@@ -31,7 +31,7 @@ _EVENTS: Responses = {
     200: {
         "description": "Events `token` (text, sentence, piece), `sentence` (text, sentence, source, "
         "translation), and at last `done` (as the answer of /v1/translate) or `error` (error, code)",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {}},
     },
     **errors(_ERROR),
 }
@@ -133,7 +133,7 @@ async def _ask(request: Request, state: State) -> tuple[Ask, Caller]:
 
 
 async def _json_and_caller(request: Request, state: State) -> tuple[dict[str, Any], Caller]:
-    """The fields of the body, and whose they are: keys are read from the head only, where no log keeps them."""
+    """The fields of the body, and whose they are; keys are read from the head, where no log keeps them."""
     state.service.require_ready()
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):

@@ -6,16 +6,17 @@ import re
 
 from kserve.text.blocks import Builder, Document
 
-_TAG = re.compile(r"<(/?)([A-Za-z][\w:.-]*)(?:\s[^<>]*?)?(/?)>")
+# Tags, and the codes of subtitles such as {\\an8}.
+_TAG = re.compile(r"<(/?)([A-Za-z][\w:.-]*)(?:\s[^<>]*?)?(/?)>|\{\\[^{}\n]*\}")
 
 
 def parse_plain(source: str, protect: bool = True) -> Document:
     """The document of a plain text."""
     builder = Builder(lambda text, _: text, lines=True, protect=protect)
     end = 0
-    for match in _TAG.finditer(source) if protect and "<" in source else ():
+    for match in _TAG.finditer(source) if protect and ("<" in source or "{\\" in source) else ():
         builder.text(source[end : match.start()], source[end : match.start()])
-        if match[3]:
+        if match[3] or not match[2]:
             builder.point(match.group())
         elif match[1]:
             builder.close(match[2], match.group())

@@ -119,6 +119,9 @@ class Sentence:
             part = self.parts[0]
             whole = [one for one in found[0] if part.masked.is_whole(self._decoded(part, one)[0])]
             tried = [self._candidate(part, one) for one in whole]
+        if any(one.timed_out for part in found for one in part):
+            self.candidates = tried or [self._kept()]  # there is no time for another attempt
+            return
         tried = [one for one in tried if one.text.strip()]
         if self.attempts == _LAST:
             self.candidates = tried or [self._kept()]

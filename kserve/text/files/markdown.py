@@ -96,22 +96,28 @@ def _add(builder: Builder, text: str) -> None:
     end = 0
     opened: list[str] = []
     for match in _INLINE.finditer(text):
+        side = _emphasis(text, match, opened) if match["mark"] else ""
+        if match["mark"] and not side:
+            continue  # a star that is only a star
         _plain(builder, text[end : match.start()])
         end = match.end()
-        raw, kind = match.group(), match.lastgroup
-        if match["mark"]:
-            _emphasis(builder, text, match, opened)
-        elif match["code"] or match["auto"]:
+        raw = match.group()
+        if match["code"] or match["auto"]:
             builder.unit(raw)
         elif match["escape"]:
             builder.text(raw[1], raw)
-        elif match["link"] or match["unlink"]:
-            (builder.open if match["link"] else builder.close)("link", raw)
-        elif kind is None or match["point"] or match["empty"]:
+        elif match["point"] or match["empty"]:
             builder.point(raw)
+        elif match["link"] or side == "open" or (match["tag"] and not match["slash"]):
+            builder.open(_name(match), raw)
         else:
-            (builder.close if match["slash"] else builder.open)(match["name"].lower(), raw)
+            builder.close(_name(match), raw)
     _plain(builder, text[end:])
+
+
+def _name(match: re.Match[str]) -> str:
+    """What the two halves of an element have in common."""
+    return match["mark"] or (match["name"] or "link").lower()
 
 
 def _plain(builder: Builder, text: str) -> None:
@@ -119,18 +125,17 @@ def _plain(builder: Builder, text: str) -> None:
         builder.text(html.unescape(text), text)
 
 
-def _emphasis(builder: Builder, text: str, match: re.Match[str], opened: list[str]) -> None:
-    """A run of stars or the like: it opens before a word, and closes after one."""
+def _emphasis(text: str, match: re.Match[str], opened: list[str]) -> str:
+    """Whether a run of stars or the like opens (before a word) or closes (after one), or is only that."""
     mark = match.group()
     before, after = text[: match.start()][-1:], text[match.end() :][:1]
-    if mark in opened and before.strip():
+    if mark in opened and before.strip() and not (mark in "__" and after.isalnum()):
         opened.remove(mark)
-        builder.close(mark, mark)
-    elif after.strip() and not (mark in "__" and before.isalnum()):
+        return "close"
+    if after.strip() and not (mark in "__" and before.isalnum()):
         opened.append(mark)
-        builder.open(mark, mark)
-    else:
-        builder.text(mark, mark)
+        return "open"
+    return ""
 
 
 def _escape(text: str, _: str | None) -> str:

@@ -82,9 +82,10 @@ class _WordReader(ParagraphReader):
             if tag.name == "w:rPr":
                 form = raw_of([tag, *inside])
             elif tag.name == "w:t":
-                yield _Item("text", "".join(plain(one.raw) for one in inside if one.kind == "text"), form)
+                text = "".join(plain(one.raw) for one in inside if one.kind == "text")
+                yield _Item("text", text, form, f"{run.raw}{form}{raw_of([tag, *inside])}</w:r>")
             elif tag.name in _CHARACTERS and tag.raw.rstrip("/> ") == f"<{tag.name}":
-                yield _Item("text", _CHARACTERS[tag.name], form)
+                yield _Item("text", _CHARACTERS[tag.name], form, f"{run.raw}{form}{tag.raw}</w:r>")
             elif tag.name not in _DROPPED and tag.kind != "text":
                 markup = self.container([tag, *inside])
                 start = f"{run.raw}{form}"
@@ -135,8 +136,7 @@ def _fields(items: Sequence[_Item]) -> list[_Item]:
     for item in items:
         depth += item.kind == "begin"
         if depth:
-            shown = _runs(item.text, item.form) if item.kind == "text" else item.markup
-            field.append(shown if isinstance(shown, str) else "")
+            field.append(item.markup if isinstance(item.markup, str) else "")
             depth -= item.kind == "end"
             if not depth:
                 result.append(_Item("unit", markup="".join(field)))
