@@ -78,10 +78,16 @@ def translate(
     loop_guard: LoopGuard = None,
     prefix: Prefix = None,
     suppress: Suppress = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Translate a .docx .odt .html .md .srt or .txt file.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where to. [default: beside it, NAME.LANGUAGE.ENDING]")
+    ] = None,
     isa: Isa = None,
     threads: Threads = None,
 ) -> None:
-    """Translate texts, or stdin to stdout: a line in, a line out."""
+    """Translate texts, a file, or stdin to stdout: a line in, a line out."""
     if n_best > 1 and not as_json:
         raise InvalidParameter(f"--n-best is {n_best}; more than one translation of a line needs --json")
     decoding: Decoding = {
@@ -97,6 +103,12 @@ def translate(
         "prefix": prefix,
         "suppress": suppress,
     }
+    if file:
+        from kserve.lines import translate_file
+        from kserve.translator import Translator
+
+        typer.echo(translate_file(Translator(bundle, isa, threads), file, out, decoding))
+        return
     _translate_lines((bundle, isa, threads), texts, decoding, as_json)
 
 

@@ -33,9 +33,10 @@ from kserve.errors import (
 )
 from kserve.joining import hypotheses_of, teller, with_pieces
 from kserve.results import Decoding, Hypothesis, TokenHypothesis, Translation
-from kserve.text.job import ToDecode, Wish, translate
+from kserve.text.blocks import Document
+from kserve.text.job import ToDecode, Translated, Wish, needs_alignment, translate
 from kserve.text.plain import parse_plain
-from kserve.text.sentence import Codec
+from kserve.text.sentence import Codec, Found
 from kserve.tokenizer import Tokenizer, clean
 
 __all__ = ["Hypothesis", "TokenHypothesis", "Translation", "Translator", "bundled_model"]
@@ -157,15 +158,30 @@ class Translator:
             InvalidParameter: an argument has a wrong type or an impossible value.
             Cancelled: the caller's token was cancelled.
         """
-        request = self._request(decoding)
+        self._request(decoding)
         texts = [text] if isinstance(text, str) else list(text)
         for index, item in enumerate(texts):
             if not isinstance(item, str):
                 raise InvalidParameter(
                     f"text {index} is {type(item).__name__}; expected str or a list of str"
                 )
-        results = self._translate_texts(texts, request, split_sentences)
+        results = self._translate_texts(texts, decoding, split_sentences)
         return results[0] if isinstance(text, str) else results
+
+    def translate_documents(
+        self, documents: Sequence[Document], split_sentences: bool = True, **decoding: Unpack[Decoding]
+    ) -> list[Translated]:
+        """Translate documents of kserve.text: files and marked-up texts, whose elements keep their words."""
+        request = self._request({**decoding, "attention": True} if needs_alignment(documents) else decoding)
+        steps = translate(documents, self.codec, Wish(split_sentences, prefix=tuple(request.prefix())))
+        found: Sequence[Sequence[Found]] | None = None
+        try:
+            while True:
+                batch = next(steps) if found is None else steps.send(found)
+                found = self._decoded(batch, request)
+        except StopIteration as done:
+            result: list[Translated] = done.value
+            return result
 
     def translate_batch(
         self,
@@ -244,19 +260,12 @@ class Translator:
                 )
         return sources
 
-    def _translate_texts(self, texts: list[str], request: Request, split: bool) -> list[Translation]:
+    def _translate_texts(self, texts: list[str], decoding: Decoding, split: bool) -> list[Translation]:
         documents = [parse_plain(clean(text)) for text in texts]
-        steps = translate(documents, self.codec, Wish(split, prefix=tuple(request.prefix())))
-        options = request.options()
-        try:
-            batch = next(steps)
-            while True:
-                batch = steps.send(self._decoded(batch, request))
-        except StopIteration as done:
-            found = done.value
+        found = self.translate_documents(documents, split, **decoding)
+        penalty = self.options(**decoding).length_penalty
         return [
-            Translation(text, hypotheses_of(one, options.length_penalty))
-            for text, one in zip(texts, found, strict=True)
+            Translation(text, hypotheses_of(one, penalty)) for text, one in zip(texts, found, strict=True)
         ]
 
     def _decoded(self, batch: Sequence[ToDecode], request: Request) -> list[list[_engine.Hypothesis]]:

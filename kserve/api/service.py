@@ -22,7 +22,7 @@ from kserve.results import Decoding
 from kserve.text.blocks import Document
 from kserve.text.detect import Guess, detect
 from kserve.text.html import parse_html
-from kserve.text.job import Translated, Wish
+from kserve.text.job import Translated, Wish, needs_alignment
 from kserve.text.plain import parse_plain
 from kserve.text.xml import XmlRules, parse_xml
 from kserve.tokenizer import clean
@@ -158,7 +158,7 @@ class Service:
     ) -> list[Translated]:
         """Documents through one model."""
         translator = loaded.translator
-        align = ask.align or ask.format != "text" or any(_has_elements(one) for one in documents)
+        align = ask.align or needs_alignment(documents)
         decoding: Decoding = {"loop_guard": LOOP_GUARD, **ask.decoding, "attention": align}
         request = Request(decoding, translator.bundle, translator.tokenizer)
         seconds = min(ask.deadline or self.settings.deadline, self.settings.file_deadline)
@@ -236,12 +236,6 @@ def _parser(ask: Ask) -> Callable[[str], Document]:
     if ask.format == "xml":
         return lambda text: parse_xml(text, ask.xml, ask.protect)
     return lambda text: parse_plain(text, ask.protect)
-
-
-def _has_elements(document: Document) -> bool:
-    return any(
-        not isinstance(piece, str) and bool(piece.root.children or piece.arrange) for piece in document
-    )
 
 
 def _renumbered(ask: Ask, rows: Sequence[int]) -> Ask:

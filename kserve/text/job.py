@@ -120,6 +120,11 @@ def translate(documents: Sequence[Document], codec: Codec, wish: Wish) -> Steps:
     return [plan.joined() for plan in plans]
 
 
+def needs_alignment(documents: Sequence[Document]) -> bool:
+    """Whether there is something in them that is put back by alignment: decode with `attention` then."""
+    return any(block.root.children or block.arrange for one in documents for block in _blocks(one))
+
+
 class _Plan:
     """One document: its blocks, the parts of each, and the sentences among them."""
 
