@@ -45,6 +45,8 @@ class Server:
         """The same, once there are so many of them."""
         deadline = time.monotonic() + _TIMEOUT
         while len(found := self.logged(event)) < count and time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                deadline = min(deadline, time.monotonic() + 1)  # the last lines may be on their way
             time.sleep(0.01)
         assert len(found) >= count, f"{event!r} was not logged; the last lines: {self.lines[-5:]}"
         return found

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import tiny_bundle
-from server_process import Server, serving
+from server_process import ROOT, Server, serving
 
 from kserve.api.access import Access, add_key, key_hash
 from kserve.api.cache import Cache
@@ -172,6 +172,16 @@ def test_counters_count(client: httpx.Client, secret: dict[str, str]) -> None:
     assert re.search(
         r'kserve_model_info\{isa="\w+",model="tiny-de-en",pair="de-en"\} 1', client.get("/metrics").text
     )
+
+
+def test_the_dashboard_asks_for_counters_that_exist(client: httpx.Client, secret: dict[str, str]) -> None:
+    client.post("/translate", json={**BODY, "api_key": secret["plain"]})
+    shown = client.get("/metrics").text
+    dashboard = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())
+    queries = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
+    names = set(re.findall(r"\b(?:kserve|process)_\w+", queries))
+    assert len(names) > 10
+    assert [name for name in names if not re.search(rf"^{name}[ {{]", shown, re.MULTILINE)] == []
 
 
 def test_safe_headers_on_every_answer(client: httpx.Client) -> None:

@@ -1,4 +1,4 @@
-"""schemathesis makes requests from the OpenAPI document, good and bad ones: no 5xx, no answer outside of it."""
+"""schemathesis makes requests from the OpenAPI document, good and bad: no 5xx, no answer outside of it."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
@@ -45,10 +45,6 @@ class Metrics:
             registry=registry,
         )
         self.cache_hits = Counter("kserve_cache_hits", "Sentences found in the cache.", registry=registry)
-        self.open_connections = Gauge("kserve_connections", "Open connections.", registry=registry)
-        self.log_drops = Gauge(
-            "kserve_log_lines_dropped", "Log lines nobody read in time.", registry=registry
-        )
         registry.register(_EngineCollector(bundles))
         ProcessCollector(registry=registry)
 
