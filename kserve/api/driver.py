@@ -107,7 +107,7 @@ class Drive:
 
         async def one(number: int, chunk: Sequence[ToDecode]) -> list[list[Hypothesis]]:
             async with turns:
-                return await self._chunk(chunk, waits=number >= _CHUNKS)
+                return await self._chunk(chunk, waits=number > 0)
 
         tasks = [asyncio.create_task(one(number, chunk)) for number, chunk in enumerate(chunks)]
         try:

@@ -143,7 +143,7 @@ def _Server(app: FastAPI, settings: ServerSettings) -> Any:
     return Server(
         uvicorn.Config(
             app,
-            loop="uvloop",
+            loop="asyncio",
             http=LimitedProtocol,
             ws="none",
             log_config=None,
