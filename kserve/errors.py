@@ -149,7 +149,11 @@ class Overloaded(Refused):
 
 
 class RateLimited(Refused):
-    """The caller has asked too often."""
+    """The caller has asked too often: more than `limit` texts in a minute."""
+
+    def __init__(self, message: str, retry_after: int = 1, limit: int = 0) -> None:
+        super().__init__(message, retry_after)
+        self.limit = limit
 
 
 class DeadlineExceeded(Refused):

@@ -84,6 +84,10 @@ def test_tags_and_splitting(client: httpx.Client) -> None:
     xml = ask(client, text=["<d>Ein <k>Hund rennt</k> heute</d>"], tag_handling="xml", ignore_tags=["k"])
     assert "<k>Hund rennt</k>" in xml.json()["translations"][0]["text"]
     assert ask(client, text=[f"{HUND} {BUCH}"], split_sentences="0").status_code == 200
+    broken = {"text": ["Ein Hund\nrennt über die Wiese."], "source_lang": "DE"}
+    assert "\n" in ask(client, **broken).json()["translations"][0]["text"]
+    joined = ask(client, **broken, split_sentences="nonewlines").json()["translations"][0]["text"]
+    assert joined == ask(client, text=[HUND], source_lang="DE").json()["translations"][0]["text"]
 
 
 def test_languages_by_query_or_by_body(client: httpx.Client) -> None:

@@ -104,6 +104,8 @@ def test_limits_of_a_key(client: httpx.Client, secret: dict[str, str]) -> None:
     assert [answer.status_code for answer in statuses] == [200, 200, 429]
     assert statuses[2].json() == {"error": "Slowdown: 2 per 1 minute", "code": "rate_limited"}
     assert 1 <= int(statuses[2].headers["retry-after"]) <= 60
+    assert statuses[2].headers["x-ratelimit-limit"] == "2"
+    assert statuses[2].headers["x-ratelimit-remaining"] == "0"
     long = client.post("/translate", json={**BODY, "q": "Hund " * 9, "api_key": secret["short"]})
     assert "exceeds text limit (40)" in long.json()["error"]
     auth = {"Authorization": f"DeepL-Auth-Key {secret['spent']}"}

@@ -82,6 +82,8 @@ def test_sentences_say_where_they_are(client: httpx.Client) -> None:
         assert found["text"][target:].startswith(best["text"])
         assert len(best["token_log_probabilities"]) == best["tokens"]
         assert sum(best["token_log_probabilities"]) == pytest.approx(best["log_probability"], abs=1e-2)
+        assert len(best["pieces"]) == len(best["piece_alignment"])
+        assert all(0 <= place < len(best["source_pieces"]) for place in best["piece_alignment"])
         for pair in sentence["alignment"]:
             low, high = pair["target"]
             assert best["text"][low:high].strip()

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from kserve.api.logs import say
 from kserve.api.metrics import Metrics
-from kserve.errors import INTERNAL, Answer, KserveError, Refused, answer_for
+from kserve.errors import INTERNAL, Answer, KserveError, RateLimited, Refused, answer_for
 from kserve.tokenizer import clean
 
 _RETRY = {429, 503}
@@ -33,7 +33,10 @@ def install(app: FastAPI, metrics: Metrics) -> None:
         if shown != str(error):
             say("failure", logging.ERROR, code=answer.code, error=str(error))
         retry = error.retry_after if isinstance(error, Refused) else 1
-        return error_answer(request, answer, shown, retry)
+        told = error_answer(request, answer, shown, retry)
+        if isinstance(error, RateLimited):
+            told.headers.update(rate_headers(error.limit, 0, retry))
+        return told
 
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         metrics.rejects.labels(INTERNAL.label).inc()
@@ -43,6 +46,15 @@ def install(app: FastAPI, metrics: Metrics) -> None:
     app.add_exception_handler(KserveError, ours)
     app.add_exception_handler(HTTPException, _framework)
     app.add_exception_handler(Exception, unexpected)
+
+
+def rate_headers(limit: int, left: int, seconds: int) -> dict[str, str]:
+    """How many texts a minute a caller has, how many are left, and when there are more."""
+    return {
+        "X-RateLimit-Limit": str(limit),
+        "X-RateLimit-Remaining": str(left),
+        "X-RateLimit-Reset": str(seconds),
+    }
 
 
 def error_answer(request: Request, answer: Answer, message: str, retry: int = 1) -> JSONResponse:

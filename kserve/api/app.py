@@ -33,7 +33,14 @@ from kserve.api.stored import FileStore
 from kserve.config import ServerSettings
 from kserve.translator import Translator
 
-_EXPOSED = ["Server-Timing", "X-Request-ID", "Retry-After", "X-Ignored-Options", "Content-Disposition"]
+_EXPOSED = [
+    "Server-Timing",
+    "X-Request-ID",
+    "Retry-After",
+    "X-RateLimit-Limit",
+    "X-Ignored-Options",
+    "Content-Disposition",
+]
 _CORS_SECONDS = 86_400
 SHAPES = (*schemas_libre.SHAPES, *schemas_v1.SHAPES, *schemas_deepl.SHAPES, *schemas_health.SHAPES)
 

@@ -50,7 +50,15 @@ def parse(fields: Mapping[str, Any], service: Service, caller: Caller) -> Ask:
     handling = fields.get("tag_handling") or "text"
     if handling not in ("text", "html", "xml"):
         raise InvalidParameter("Value for 'tag_handling' not supported: expected html or xml.")
-    return Ask(texts, source, target, str(handling), split=split not in ("0", "false"), xml=_rules(fields))
+    return Ask(
+        texts,
+        source,
+        target,
+        str(handling),
+        split=split not in ("0", "false"),
+        lines=split != "nonewlines",
+        xml=_rules(fields),
+    )
 
 
 def languages_of(fields: Mapping[str, Any], bundles: Bundles) -> tuple[str, str]:

@@ -46,7 +46,7 @@ class Rates:
         bucket.at = now
         if bucket.left < cost:
             wait = math.ceil((cost - bucket.left) * 60 / limit)
-            raise RateLimited(f"Slowdown: {limit} per 1 minute", max(wait, 1))
+            raise RateLimited(f"Slowdown: {limit} per 1 minute", max(wait, 1), limit)
         bucket.left -= cost
         if len(self._buckets) > _CALLERS:
             self._buckets.popitem(last=False)

@@ -93,6 +93,14 @@ class SentenceHypothesis(BaseModel):
     token_log_probabilities: list[float]
     truncated: bool = Field(description="no end was found: length limit or loop")
     looped: bool = Field(description="it repeated itself and was ended")
+    pieces: list[str] | None = Field(
+        default=None,
+        description="what the engine made; with masks where placeholders were. With alignment only",
+    )
+    source_pieces: list[str] | None = Field(default=None, description="what the engine read")
+    piece_alignment: list[int] | None = Field(
+        default=None, description="for each piece the number of the source piece that it stands for"
+    )
 
 
 class TranslatedSentence(BaseModel):

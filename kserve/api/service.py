@@ -28,6 +28,7 @@ from kserve.text.xml import XmlRules, parse_xml
 from kserve.tokenizer import clean
 
 AUTO = "auto"
+_LARGE = 20_000  # characters
 _SURE = 0.5  # below it, a language that can be translated is taken rather than the target itself
 LOOP_GUARD = 4  # repetitions that end a translation, unless the request says otherwise
 
@@ -42,6 +43,7 @@ class Ask:
     format: str = "text"  # or html, xml
     decoding: Decoding = field(default_factory=lambda: Decoding())
     split: bool = True
+    lines: bool = True  # whether line breaks end sentences of plain text
     protect: bool = True
     align: bool = False
     xml: XmlRules = field(default_factory=XmlRules)
@@ -144,7 +146,7 @@ class Service:
                 rows = [row for row, one in enumerate(sources) if one == source]
                 found: Sequence[Translated | None] = [None] * len(rows)
                 if loaded is not None:
-                    documents = [parse(texts[row]) for row in rows]
+                    documents = await self._parsed(parse, [texts[row] for row in rows])
                     found = await self.documents(loaded, documents, _renumbered(ask, rows), caller, timings)
                     self.metrics.characters.labels("-".join(loaded.pair)).inc(
                         sum(len(texts[row]) for row in rows)
@@ -188,6 +190,13 @@ class Service:
     async def source_of(self, text: str, target: str) -> str:
         """The language of a text that is to be translated into `target`."""
         return self._chosen((await self.detect([text]))[0], target).language
+
+    async def _parsed(self, parse: Callable[[str], Document], texts: Sequence[str]) -> list[Document]:
+        """The documents of texts; large ones are parsed in a thread, beside which other requests go on."""
+        if sum(map(len, texts)) < _LARGE:
+            return [parse(text) for text in texts]
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, lambda: [parse(text) for text in texts])
 
     async def _guesses(self, texts: Sequence[str], ask: Ask) -> Sequence[Guess | None]:
         if ask.source != AUTO:
@@ -235,7 +244,7 @@ def _parser(ask: Ask) -> Callable[[str], Document]:
         return lambda text: parse_html(text, ask.protect)
     if ask.format == "xml":
         return lambda text: parse_xml(text, ask.xml, ask.protect)
-    return lambda text: parse_plain(text, ask.protect)
+    return lambda text: parse_plain(text, ask.protect, ask.lines)
 
 
 def _renumbered(ask: Ask, rows: Sequence[int]) -> Ask:

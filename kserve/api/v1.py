@@ -19,6 +19,7 @@ from kserve.results import Decoding
 from kserve.text.job import Told
 from kserve.text.place import TOKEN
 from kserve.text.sentence import Candidate
+from kserve.tokenizer import Tokenizer
 
 Shape = TypeVar("Shape", bound=BaseModel)
 _MAX_N_BEST = 64
@@ -131,7 +132,11 @@ def sentence(told: Told, length_penalty: float, align: bool) -> dict[str, Any]:
         "kept": not best.found,
         "attempts": told.owner.attempts,
         "hypotheses": [
-            _hypothesis(text, one, length_penalty) for text, one in zip(texts, candidates, strict=True)
+            {
+                **_hypothesis(text, one, length_penalty),
+                **(_pieces(one, told.owner.codec.tokenizer) if align else {}),
+            }
+            for text, one in zip(texts, candidates, strict=True)
         ],
     }
     if align:
@@ -179,6 +184,18 @@ def _hypothesis(text: str, one: Candidate, length_penalty: float) -> dict[str, A
         "truncated": any(found.truncated for found in one.found),
         "looped": any(found.looped for found in one.found),
     }
+
+
+def _pieces(one: Candidate, tokenizer: Tokenizer) -> dict[str, Any]:
+    """The engine's view: pieces read and made, all parts in a row, and which stands for which."""
+    read: list[str] = []
+    made: list[str] = []
+    stands_for: list[int] = []
+    for ids, found in zip(one.sources, one.found, strict=True):
+        stands_for += [len(read) + place for place in found.alignment]
+        read += tokenizer.pieces(ids)
+        made += tokenizer.pieces(found.tokens)
+    return {"pieces": made, "source_pieces": read, "piece_alignment": stands_for}
 
 
 def _alignment(told: Told, best: Candidate) -> list[dict[str, Any]]:

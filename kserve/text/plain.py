@@ -10,9 +10,9 @@ from kserve.text.blocks import Builder, Document
 _TAG = re.compile(r"<(/?)([A-Za-z][\w:.-]*)(?:\s[^<>]*?)?(/?)>|\{\\[^{}\n]*\}")
 
 
-def parse_plain(source: str, protect: bool = True) -> Document:
-    """The document of a plain text."""
-    builder = Builder(lambda text, _: text, lines=True, protect=protect)
+def parse_plain(source: str, protect: bool = True, lines: bool = True) -> Document:
+    """The document of a plain text; without `lines` a line break is only space."""
+    builder = Builder(lambda text, _: text, lines=lines, protect=protect)
     end = 0
     for match in _TAG.finditer(source) if protect and ("<" in source or "{\\" in source) else ():
         builder.text(source[end : match.start()], source[end : match.start()])

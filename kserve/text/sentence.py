@@ -66,6 +66,7 @@ class Candidate:
     text: str
     found: tuple[Found, ...]  # of the parts that the engine saw
     words: tuple[Word, ...] = ()  # with alignment only
+    sources: tuple[tuple[int, ...], ...] = ()  # ids that the engine saw of each part
 
     @property
     def tokens(self) -> int:
@@ -193,6 +194,7 @@ class Sentence:
         texts: list[str] = []
         words: list[Word] = []
         taken: list[Found] = []
+        sources: list[tuple[int, ...]] = []
         start = self.start
         for piece in self._pieces:
             if isinstance(piece, str):
@@ -204,7 +206,8 @@ class Sentence:
             texts.append(one.text)
             words += one.words
             taken += one.found
-        return Candidate("".join(texts), tuple(taken), tuple(words))
+            sources += one.sources
+        return Candidate("".join(texts), tuple(taken), tuple(words), tuple(sources))
 
     def _candidate(self, part: _Part, found: Found) -> Candidate:
         text, spans = self._decoded(part, found)
@@ -214,7 +217,8 @@ class Sentence:
             for match in TOKEN.finditer(text):
                 over = [place for start, end, place in places if start < match.end() and match.start() < end]
                 words.append(Word(part.masked.restored(match.group(), self._number), tuple(over)))
-        return Candidate(part.masked.restored(text, self._number), (found,), tuple(words))
+        restored = part.masked.restored(text, self._number)
+        return Candidate(restored, (found,), tuple(words), (tuple(part.ids),))
 
     def _decoded(self, part: _Part, found: Found) -> tuple[str, list[tuple[int, int]]]:
         spans: list[tuple[int, int]] = []
