@@ -139,28 +139,12 @@ class Batcher:
         """
         if self._closed:
             raise NotReady("the server is stopping; try again in a moment")
-        tokens = sum(map(len, sentences))
-        self._admit(tokens)
-        loop = asyncio.get_running_loop()
-        request = _Request(
-            sentences, prefixes, options, on_token, on_sentence, time.perf_counter(), loop.create_future()
-        )
-        request.waiting.extend(range(len(sentences)))
+        self._admit(sum(map(len, sentences)))
         if not sentences:
             return Decoded([], 0.0, 0.0)
-        self._stats.queued_sentences += len(sentences)
-        self._stats.queued_tokens += tokens
-        self._active.add(request)
-        self._turns.append(request)
-        timer = loop.call_later(deadline, self._expire, request, deadline) if deadline is not None else None
-        try:
-            self._dispatch()
-            await request.done
-        finally:
-            if timer:
-                timer.cancel()
-            self._drop(request)
-        return _decoded(request)
+        done = asyncio.get_running_loop().create_future()
+        request = _Request(sentences, prefixes, options, on_token, on_sentence, time.perf_counter(), done)
+        return await self._served(request, deadline)
 
     async def close(self, timeout: float) -> None:
         """Refuse new work, finish what was accepted within `timeout` seconds, and end the threads."""
@@ -178,6 +162,25 @@ class Batcher:
         """Numbers of this moment."""
         self._stats.requests = len(self._active)
         return self._stats
+
+    async def _served(self, request: _Request, deadline: float | None) -> Decoded:
+        """Wait for a request's answers; whatever ends the wait ends its work."""
+        request.waiting.extend(range(len(request.sentences)))
+        self._stats.queued_sentences += len(request.sentences)
+        self._stats.queued_tokens += sum(map(len, request.sentences))
+        self._active.add(request)
+        self._turns.append(request)
+        timer = None
+        if deadline is not None:
+            timer = asyncio.get_running_loop().call_later(deadline, self._expire, request, deadline)
+        try:
+            self._dispatch()
+            await request.done
+        finally:
+            if timer:
+                timer.cancel()
+            self._drop(request)
+        return _decoded(request)
 
     def _admit(self, tokens: int) -> None:
         queued = self._stats.queued_tokens

@@ -97,7 +97,7 @@ class ServerSettings(Settings):
     max_stored_bytes: int = Field(500_000_000, ge=1, description="bytes of translated files that are kept")
     header_seconds: float = Field(10.0, gt=0, description="seconds for a request's head to arrive")
     body_seconds: float = Field(30.0, gt=0, description="seconds for a request's body to arrive")
-    idle_seconds: float = Field(65.0, gt=0, description="seconds that an idle connection stays open")
+    idle_seconds: float = Field(65.0, gt=0, description="seconds that a connection may be idle or unread")
     stop_seconds: float = Field(10.0, gt=0, description="seconds to finish what was accepted, when stopping")
 
     cache_sentences: int = Field(0, ge=0, description="sentences whose translation is remembered; 0: none")

@@ -143,6 +143,18 @@ def test_slow_senders_are_let_go(sent: bytes, status: bytes) -> None:
         assert post(server, text=HUND).status_code == 200
 
 
+def test_a_client_that_does_not_read_is_let_go() -> None:
+    with serving(tiny_bundle.bundle_folder(), idle_seconds="1") as server:
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connect(address(server))
+            deaf.sendall(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 8)
+            assert until(lambda: gauge(server, "process_open_fds") > 0)
+            before = gauge(server, "process_open_fds")
+            assert until(lambda: gauge(server, "process_open_fds") < before)
+        assert post(server, text=HUND).status_code == 200
+
+
 @pytest.mark.parametrize(
     "sent",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -27,10 +28,12 @@ from kserve.api.bundles import Bundles
 from kserve.api.frame import Frame
 from kserve.api.http import State
 from kserve.api.jobs import Jobs
+from kserve.api.logs import say
 from kserve.api.openapi import described
 from kserve.api.service import Service
 from kserve.api.stored import FileStore
 from kserve.config import ServerSettings
+from kserve.errors import KserveError
 from kserve.translator import Translator
 
 _EXPOSED = [
@@ -92,5 +95,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _warm(state: State) -> None:
-    await state.service.bundles.warm()
+    try:
+        await state.service.bundles.warm()
+    except KserveError as error:
+        say("the models cannot be used; /ready stays 503", logging.ERROR, error=str(error))
+        return
     state.service.ready = True

@@ -68,6 +68,7 @@ class Bundles:
         self._settings = settings
         self._loaded: dict[Pair, Loaded] = {}
         self._retiring: set[asyncio.Task[None]] = set()
+        self._reloading = asyncio.Lock()
         for translator in translators:
             one = self._entry(translator)
             if one.pair in self._loaded:
@@ -123,23 +124,25 @@ class Bundles:
         Raises:
             BundleError: a folder cannot be used; models before it in the list have been replaced.
         """
+        async with self._reloading:
+            return [await self._renewed(old) for old in self]
+
+    async def _renewed(self, old: Loaded) -> str:
+        """The name of the model that takes an old one's place."""
         loop = asyncio.get_running_loop()
-        renewed = []
-        for old in self:
-            translator = await loop.run_in_executor(None, load, old.path, self._settings)
-            if translator.languages != old.pair:
-                raise SettingsError(
-                    f"{old.path} now translates {'-'.join(translator.languages)}, not {'-'.join(old.pair)}; "
-                    "start the server anew for another pair"
-                )
-            await loop.run_in_executor(None, translator.warm)
-            new = self._entry(translator)
-            self._loaded[new.pair] = new
-            task = asyncio.create_task(old.retire(self._settings.file_deadline))
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
-            renewed.append(translator.bundle.name)
-        return renewed
+        translator = await loop.run_in_executor(None, load, old.path, self._settings)
+        if translator.languages != old.pair:
+            raise SettingsError(
+                f"{old.path} now translates {'-'.join(translator.languages)}, not {'-'.join(old.pair)}; "
+                "start the server anew for another pair"
+            )
+        await loop.run_in_executor(None, translator.warm)
+        new = self._entry(translator)
+        self._loaded[new.pair] = new
+        task = asyncio.create_task(old.retire(self._settings.file_deadline))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+        return translator.bundle.name
 
     async def close(self) -> None:
         """Finish what was accepted, within the time that is set for stopping."""

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with two more limits: on connections, and on the time that a request's head takes.
+"""uvicorn's HTTP protocol with more limits: on connections, on slow heads, on clients that do not read.
 
 A connection that says nothing costs little, but one that sends a byte a minute must not stay for ever.
 """
@@ -22,10 +22,12 @@ class LimitedProtocol(HttpToolsProtocol):
 
     max_connections: ClassVar[int] = 20_000
     header_seconds: ClassVar[float] = 10.0
+    unread_seconds: ClassVar[float] = 65.0
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._head_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -37,6 +39,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_there()
+        self._reads_again()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -47,6 +50,20 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_is_there()
         super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        """The client does not read what it asked for."""
+        super().pause_writing()
+        self._unread_timer = self.loop.call_later(self.unread_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._reads_again()
+
+    def _reads_again(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
     def _wait_for_head(self) -> None:
         self._head_timer = self.loop.call_later(self.header_seconds, self._head_is_late)

@@ -119,6 +119,7 @@ def _Server(app: FastAPI, settings: ServerSettings) -> Any:
 
     LimitedProtocol.max_connections = settings.max_connections
     LimitedProtocol.header_seconds = settings.header_seconds
+    LimitedProtocol.unread_seconds = settings.idle_seconds
 
     class Server(uvicorn.Server):
         """uvicorn's server that reads keys and models again on SIGHUP."""
@@ -150,12 +151,19 @@ def _Server(app: FastAPI, settings: ServerSettings) -> Any:
             access_log=False,
             backlog=_BACKLOG,
             server_header=False,
-            proxy_headers=bool(settings.trusted_proxies),
-            forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
-            timeout_keep_alive=max(1, round(settings.idle_seconds)),
-            timeout_graceful_shutdown=max(1, round(settings.stop_seconds)),
+            **_limits(settings),
         )
     )
+
+
+def _limits(settings: ServerSettings) -> dict[str, Any]:
+    """What of the settings uvicorn itself looks after."""
+    return {
+        "proxy_headers": bool(settings.trusted_proxies),
+        "forwarded_allow_ips": [str(network) for network in settings.trusted_proxies],
+        "timeout_keep_alive": max(1, round(settings.idle_seconds)),
+        "timeout_graceful_shutdown": max(1, round(settings.stop_seconds)),
+    }
 
 
 async def _reload(app: FastAPI) -> None:

@@ -49,13 +49,19 @@ def run_serve(bundle: Path | None, sentences: Sequence[str], requests: int, star
         resident = server.resident_bytes()
     finally:
         server.stop()
+    return _record(seconds, latencies, overheads, resident)
+
+
+def _record(
+    seconds: list[float], latencies: list[float], overheads: list[float], resident: int
+) -> dict[str, Any]:
     ready = spread(seconds)
     return {
         "engine": "kserve-http",
         "ready_seconds": ready["median"],
         "ready_seconds_min": ready["min"],
         "ready_seconds_max": ready["max"],
-        "requests": requests,
+        "requests": len(latencies),
         "p50_ms": percentile(latencies, 0.5) * 1e3,
         "p99_ms": percentile(latencies, 0.99) * 1e3,
         "overhead_p50_ms": percentile(overheads, 0.5) * 1e3,
