@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 from fastapi import Depends
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from kserve.api.access import Access, Caller, key_in_headers
 from kserve.api.body import BodyLimits, Form, read_form
@@ -21,6 +21,7 @@ from kserve.api.stored import FileStore
 from kserve.errors import Cancelled
 
 Result = TypeVar("Result")
+_FEW = 20  # texts
 
 
 @dataclass
@@ -103,6 +104,14 @@ async def unless_gone(request: Request, work: Awaitable[Result]) -> Result:
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def json_answer(build: Callable[[], Any], texts: int, headers: Mapping[str, str]) -> Response:
+    """An answer about so many texts; a large one is built in a thread, beside which other requests go on."""
+    if texts <= _FEW:
+        return JSONResponse(build(), headers=headers)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(None, lambda: JSONResponse(build(), headers=headers))
 
 
 def timing_headers(timings: Timings) -> Mapping[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
@@ -14,7 +15,7 @@ from kserve.api import deepl
 from kserve.api import schemas_deepl as schemas
 from kserve.api.body import Upload, read_form
 from kserve.api.documents import translate_file
-from kserve.api.http import AppState, State, attachment, timing_headers, unless_gone
+from kserve.api.http import AppState, State, attachment, json_answer, timing_headers, unless_gone
 from kserve.api.openapi import gives, gives_file, ref
 from kserve.errors import MissingParameter
 from kserve.text.files import MEDIA_TYPES, file_kind
@@ -29,7 +30,7 @@ _ERROR = schemas.DeeplError
     responses=gives(ref(schemas.DeeplAnswer), _ERROR),
     openapi_extra=schemas.TRANSLATE_BODY,
 )
-async def translate(request: Request, state: AppState) -> JSONResponse:
+async def translate(request: Request, state: AppState) -> Response:
     """Translate texts."""
     state.service.require_ready()
     fields = await _fields(request, state)
@@ -38,11 +39,11 @@ async def translate(request: Request, state: AppState) -> JSONResponse:
     state.service.count(caller, len(ask.texts), sum(map(len, ask.texts)))
     answered = await unless_gone(request, state.service.translate(ask, caller))
     headers = {**timing_headers(answered.timings), **deepl.ignored(fields)}
-    return JSONResponse(deepl.answer(answered), headers=headers)
+    return await json_answer(partial(deepl.answer, answered), len(ask.texts), headers)
 
 
 @router.get("/translate", include_in_schema=False)
-async def translate_query(request: Request, state: AppState) -> JSONResponse:
+async def translate_query(request: Request, state: AppState) -> Response:
     """The same with everything in the query string, as older clients do."""
     return await translate(request, state)
 

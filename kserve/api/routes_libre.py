@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -15,7 +16,14 @@ from kserve.api import libre
 from kserve.api import schemas_libre as schemas
 from kserve.api.body import read_form
 from kserve.api.documents import translate_file as translate_document
-from kserve.api.http import AppState, attachment, form_and_caller, timing_headers, unless_gone
+from kserve.api.http import (
+    AppState,
+    attachment,
+    form_and_caller,
+    json_answer,
+    timing_headers,
+    unless_gone,
+)
 from kserve.api.openapi import errors, gives, gives_file, ref
 from kserve.api.service import AUTO
 from kserve.errors import AccessDenied, MissingParameter
@@ -36,13 +44,14 @@ def _list(shape: type[BaseModel]) -> dict[str, Any]:
 @router.post(
     "/translate", responses=gives(ref(schemas.TranslateAnswer), _ERROR), **_with(schemas.TRANSLATE_BODY)
 )
-async def translate(request: Request, state: AppState) -> JSONResponse:
+async def translate(request: Request, state: AppState) -> Response:
     """Translate a text, or an array of texts in the same order."""
     form, caller = await form_and_caller(request, state)
     ask = libre.parse(form.fields, state.service, caller)
     state.service.count(caller, len(ask.texts), sum(map(len, ask.texts)))
     answered = await unless_gone(request, state.service.translate(ask, caller))
-    return JSONResponse(libre.answer(form.fields, answered), headers=timing_headers(answered.timings))
+    headers = timing_headers(answered.timings)
+    return await json_answer(partial(libre.answer, form.fields, answered), len(ask.texts), headers)
 
 
 @router.post(

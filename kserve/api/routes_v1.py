@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -15,7 +15,7 @@ from kserve.api import v1
 from kserve.api.access import Caller
 from kserve.api.body import json_object, read_body, read_form
 from kserve.api.documents import translate_file
-from kserve.api.http import AppState, State, attachment, timing_headers, unless_gone
+from kserve.api.http import AppState, State, attachment, json_answer, timing_headers, unless_gone
 from kserve.api.libre import language
 from kserve.api.openapi import Responses, errors, gives, gives_file, ref, takes
 from kserve.api.schemas_libre import ErrorAnswer
@@ -46,13 +46,13 @@ _FILE = takes(schemas.FILE_BODY, "multipart/form-data")
     responses=gives(ref(schemas.TranslateResponse), _ERROR),
     openapi_extra=_TRANSLATE,
 )
-async def translate(request: Request, state: AppState) -> JSONResponse:
+async def translate(request: Request, state: AppState) -> Response:
     """Translate texts; with scores, n-best, sentences, alignment and timings."""
     started = time.perf_counter()
     ask, caller = await _ask(request, state)
     answered = await unless_gone(request, state.service.translate(ask, caller))
-    body = v1.answer(answered, ask, 1e3 * (time.perf_counter() - started))
-    return JSONResponse(body, headers=timing_headers(answered.timings))
+    body = partial(v1.answer, answered, ask, 1e3 * (time.perf_counter() - started))
+    return await json_answer(body, len(ask.texts), timing_headers(answered.timings))
 
 
 @router.post(

@@ -117,7 +117,12 @@ def translate(documents: Sequence[Document], codec: Codec, wish: Wish) -> Steps:
             if done % _SLICE == _SLICE - 1:
                 yield []
         waiting = [place for place in waiting if not plans[place[0]].sentences[place[1]].candidates]
-    return [plan.joined() for plan in plans]
+    result: list[Translated] = []
+    for plan in plans:
+        result.append(plan.joined())
+        if len(result) % _SLICE == 0:
+            yield []
+    return result
 
 
 def needs_alignment(documents: Sequence[Document]) -> bool:
