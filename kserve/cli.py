@@ -78,10 +78,16 @@ def translate(
     loop_guard: LoopGuard = None,
     prefix: Prefix = None,
     suppress: Suppress = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Translate a .docx .odt .html .md .srt or .txt file.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where to. [default: beside it, NAME.LANGUAGE.ENDING]")
+    ] = None,
     isa: Isa = None,
     threads: Threads = None,
 ) -> None:
-    """Translate texts, or stdin to stdout: a line in, a line out."""
+    """Translate texts, a file, or stdin to stdout: a line in, a line out."""
     if n_best > 1 and not as_json:
         raise InvalidParameter(f"--n-best is {n_best}; more than one translation of a line needs --json")
     decoding: Decoding = {
@@ -97,6 +103,12 @@ def translate(
         "prefix": prefix,
         "suppress": suppress,
     }
+    if file:
+        from kserve.lines import translate_file
+        from kserve.translator import Translator
+
+        typer.echo(translate_file(Translator(bundle, isa, threads), file, out, decoding))
+        return
     _translate_lines((bundle, isa, threads), texts, decoding, as_json)
 
 
@@ -123,21 +135,56 @@ def _translate_lines(
         )
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def serve(
+    context: typer.Context,
     host: Annotated[str | None, typer.Option(help="Address. [default: KSERVE_HOST or 127.0.0.1]")] = None,
     port: Annotated[
         int | None, typer.Option(help="Port; 0 takes a free one. [default: KSERVE_PORT or 8000]")
     ] = None,
-    bundle: Bundle = None,
+    bundles: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--bundle", "-m", help="Model folder; repeat it for more pairs. [default: KSERVE_MODELS or all]"
+        ),
+    ] = None,
     isa: Isa = None,
     threads: Threads = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print all settings, with what they mean, and stop.")
+    ] = False,
 ) -> None:
-    """Serve translations over HTTP; the page /docs describes the requests."""
-    from kserve.api.server import run
-    from kserve.config import Settings
+    """Serve translations over HTTP; the page /docs describes the requests.
 
-    run(Settings.read(host=host, port=port, model=bundle, isa=isa, threads=threads))
+    Every setting that --print-config shows is also an option: KSERVE_MAX_TEXTS is --max-texts 100.
+    """
+    from kserve.config import ServerSettings
+
+    given = {"host": host, "port": port, "models": bundles or None, "isa": isa, "threads": threads}
+    settings = ServerSettings.read(**ServerSettings.options(context.args), **given)
+    if print_config:
+        typer.echo(settings.shown())
+        return
+    from kserve.api.server import run
+
+    run(settings)
+
+
+@app.command()
+def key(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Append its line to this file. [default: KSERVE_KEYS]")
+    ] = None,
+) -> None:
+    """Make an API key: it is printed once, and the file gets its hash."""
+    from kserve.api.access import add_key
+    from kserve.config import ServerSettings
+
+    path = file or ServerSettings.read().keys
+    if path is None:
+        raise InvalidParameter("no file of keys; give --file FILE or set KSERVE_KEYS")
+    typer.echo(add_key(path, name))
 
 
 @app.command()

@@ -16,12 +16,23 @@ KserveError
 │   ├── TextTooLong
 │   ├── TooManyTexts
 │   ├── BodyTooLarge
+│   ├── BodyTooSlow           a request body that does not arrive in time
+│   ├── UnsupportedFile       a file whose kind is not known
+│   ├── UnsafeFile            an office file that is damaged, a bomb, or holds macros
 │   └── UnsupportedLanguage
 ├── SettingsError             a KSERVE_ variable or an option with a wrong value
 ├── AddressInUse              the port is taken
 ├── MissingDependency         an optional extra is not installed
-├── NotReady                  the model is still being warmed up
-└── Overloaded                the queue is full
+├── NotReady                  the model is still being warmed up, or the server is stopping
+├── Refused                   not now, but perhaps later; says when
+│   ├── Overloaded            the queue is full, or too many requests are under way
+│   ├── RateLimited           the caller has asked too often
+│   └── DeadlineExceeded      there was no answer within the time that was given
+├── AccessDenied              a key is unknown, missing, or in the wrong place
+│   ├── KeyNeeded
+│   └── InvalidKey
+├── QuotaExceeded             the key's characters are used up
+└── NotFound                  there is no such file or document (any more)
 """
 
 from __future__ import annotations
@@ -93,6 +104,18 @@ class BodyTooLarge(InputError):
     """A request body has more bytes than the limit."""
 
 
+class BodyTooSlow(InputError):
+    """A request body does not arrive in time."""
+
+
+class UnsupportedFile(InputError):
+    """A file of a kind that is not translated."""
+
+
+class UnsafeFile(InputError):
+    """An office file that is damaged, too large when it is unpacked, or holds macros."""
+
+
 class UnsupportedLanguage(InputError):
     """The language or the pair is not one of the loaded model's."""
 
@@ -113,8 +136,48 @@ class NotReady(KserveError):
     """The model is not loaded and warmed yet."""
 
 
-class Overloaded(KserveError):
-    """The queue is full; trying again later may work."""
+class Refused(KserveError):
+    """Not now; trying again after `retry_after` seconds may work."""
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Overloaded(Refused):
+    """The queue is full, or too many requests are under way."""
+
+
+class RateLimited(Refused):
+    """The caller has asked too often: more than `limit` texts in a minute."""
+
+    def __init__(self, message: str, retry_after: int = 1, limit: int = 0) -> None:
+        super().__init__(message, retry_after)
+        self.limit = limit
+
+
+class DeadlineExceeded(Refused):
+    """There was no answer within the time that was given."""
+
+
+class AccessDenied(KserveError):
+    """The caller may not do this."""
+
+
+class KeyNeeded(AccessDenied):
+    """A key is needed, and none was given where it is looked for."""
+
+
+class InvalidKey(AccessDenied):
+    """The key is unknown, or does not allow this."""
+
+
+class QuotaExceeded(KserveError):
+    """The characters that the key allows are used up."""
+
+
+class NotFound(KserveError):
+    """There is no such file or document, or it is gone."""
 
 
 class Answer(NamedTuple):
@@ -142,6 +205,9 @@ ANSWERS: dict[type[BaseException], Answer] = {
     TextTooLong: Answer("text_too_long", 400, "limit"),
     TooManyTexts: Answer("too_many_texts", 400, "limit"),
     BodyTooLarge: Answer("body_too_large", 413, "limit"),
+    BodyTooSlow: Answer("body_too_slow", 408, "limit"),
+    UnsupportedFile: Answer("unsupported_file", 400, "validation"),
+    UnsafeFile: Answer("unsafe_file", 400, "validation"),
     UnsupportedLanguage: Answer("unsupported_language", 400, "validation"),
     InputError: Answer("invalid_input", 400, "validation"),
     SettingsError: Answer("settings", 500, "settings"),
@@ -149,6 +215,14 @@ ANSWERS: dict[type[BaseException], Answer] = {
     MissingDependency: Answer("missing_dependency", 500, "settings"),
     NotReady: Answer("not_ready", 503, "not_ready"),
     Overloaded: Answer("overloaded", 429, "overloaded"),
+    RateLimited: Answer("rate_limited", 429, "rate"),
+    DeadlineExceeded: Answer("deadline_exceeded", 503, "deadline"),
+    Refused: Answer("refused", 503, "overloaded"),
+    KeyNeeded: Answer("key_needed", 401, "access"),
+    InvalidKey: Answer("invalid_key", 403, "access"),
+    AccessDenied: Answer("access_denied", 403, "access"),
+    QuotaExceeded: Answer("quota_exceeded", 456, "quota"),
+    NotFound: Answer("not_found", 404, "validation"),
     KserveError: Answer("error", 500, "internal"),
 }
 

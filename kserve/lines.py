@@ -1,4 +1,4 @@
-"""`kserve translate` on a stream: a line in, a line out, as soon as it is there. No argument parsing."""
+"""`kserve translate` on a stream: a line in, a line out, as soon as it is there; and on a file."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
+from kserve.errors import InvalidParameter
 from kserve.results import Decoding, Translation
 from kserve.tokenizer import decode_utf8
 
@@ -77,6 +79,28 @@ class LineTranslator:
         if self.progress:
             self.progress.write(f"\r{done} lines, {done / max(seconds, 1e-9):.0f} lines/s")
             self.progress.flush()
+
+
+def translate_file(translator: Translator, source: Path, target: Path | None, decoding: Decoding) -> Path:
+    """Translate a file of a known kind; gives where the translation is: beside it, unless `target` says.
+
+    Raises:
+        InputError: the file cannot be read, or is of no known kind.
+    """
+    from kserve.text.files import read_file
+
+    kind = source.suffix
+    target = target or source.with_name(f"{source.stem}.{translator.languages[1]}{kind}")
+    try:
+        data = source.read_bytes()
+    except OSError as error:
+        raise InvalidParameter(f"cannot read {source}: {error.strerror}; give a file") from None
+    file = read_file(source.name, data)
+    found = translator.translate_documents(file.documents, **decoding)
+    draft = target.with_name(f".{target.name}.part")
+    draft.write_bytes(file.written([one.texts[0] for one in found]))
+    draft.replace(target)
+    return target
 
 
 def progress_stream() -> TextIO | None:

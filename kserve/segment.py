@@ -1,8 +1,9 @@
 """A text cut into parts to translate and parts to keep, so that joining them again loses nothing.
 
-Kept byte for byte: line breaks (LF, CR, CRLF, the Unicode ones), tabs, NUL and other control characters,
-space around a line, lines without a letter, and the space between the segments of a line that is too long
-for the model. `"".join(part.text for part in cut(...))` is always the text itself.
+A line is cut into its sentences, and a sentence that is too long for the model at clause marks. Kept byte for
+byte: line breaks (LF, CR, CRLF, the Unicode ones), tabs, NUL and other control characters, space around a
+line, sentences without a letter, and the space between two of them. `"".join(part.text for part in
+cut(...))` is always the text itself.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from kserve.text.sentences import sentences
 
 # Control characters (a tab parts the cells of a table); the line and paragraph separators.
 _BREAKS = re.compile("([\x00-\x1f\x7f-\x9f\u2028\u2029]+)")
@@ -23,6 +26,9 @@ _PLACES = (
     re.compile("\\s+"),
 )
 
+# What a line of a list or of a dialogue begins with.
+_BULLET = re.compile(r"\s*[-–—•*·‣]\s+(?=\S)")
+
 Count = Callable[[str], int]
 
 
@@ -34,19 +40,44 @@ class Part:
     translate: bool
 
 
-def cut(text: str, limit: int, count: Count) -> list[Part]:
-    """Parts of the text in order; `count` tells tokens, and no part to translate has more than `limit`."""
-    parts: list[Part] = []
-    for index, line in enumerate(_BREAKS.split(text)):
-        if index % 2 or not has_letters(line):
-            parts.append(Part(line, translate=False))
-            continue
-        core = line.strip()
-        start = line.index(core)
-        parts.append(Part(line[:start], translate=False))
-        parts.extend(_segments(core, limit, count))
-        parts.append(Part(line[start + len(core) :], translate=False))
-    return [part for part in parts if part.text]
+@dataclass(frozen=True)
+class Cutter:
+    """How texts are cut: for a model that reads `limit` tokens, which `count` tells."""
+
+    limit: int
+    count: Count
+    language: str  # of the sentences, for its abbreviations
+    split: bool = True  # into sentences; without it a line is cut only where it is too long
+    lines: bool = True  # whether a line break ends a sentence; in HTML it is only space
+
+    def cut(self, text: str) -> list[Part]:
+        """Parts of the text in order; no part to translate has more than `limit` tokens."""
+        parts: list[Part] = []
+        for index, line in enumerate(_BREAKS.split(text) if self.lines else [text]):
+            if index % 2:
+                parts.append(Part(line, translate=False))
+            else:
+                parts.extend(self._sentences(line))
+        return [part for part in parts if part.text]
+
+    def _sentences(self, line: str) -> list[Part]:
+        if not has_letters(line):
+            return [Part(line, translate=False)]
+        parts: list[Part] = []
+        if bullet := _BULLET.match(line) if self.lines else None:
+            parts.append(Part(bullet.group(), translate=False))
+            line = line[bullet.end() :]
+        for start, end in sentences(line, self.language) if self.split else [(0, len(line))]:
+            sentence = line[start:end]
+            core = sentence.strip()
+            if not has_letters(core):
+                parts.append(Part(sentence, translate=False))
+                continue
+            start = sentence.index(core)
+            parts.append(Part(sentence[:start], translate=False))
+            parts.extend(_segments(core, self.limit, self.count))
+            parts.append(Part(sentence[start + len(core) :], translate=False))
+        return parts
 
 
 def has_letters(text: str) -> bool:
@@ -55,7 +86,7 @@ def has_letters(text: str) -> bool:
 
 
 def _segments(line: str, limit: int, count: Count, level: int = 0) -> list[Part]:
-    """The line in segments of at most `limit` tokens, cut at the best places that are good enough."""
+    """The sentence in segments of at most `limit` tokens, cut at the best places that are good enough."""
     if count(line) <= limit:
         return [Part(line, translate=has_letters(line))]
     if level == len(_PLACES):

@@ -58,25 +58,43 @@ class Tokenizer:
                 f"{(UNKNOWN, BEGIN, END, PADDING)}. Train it with these ids."
             )
         self._processor = processor
-        self._boundary = int(processor.PieceToId(_BOUNDARY))
         self.size = pieces
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text, the end id last."""
         return [*self._processor.EncodeAsIds(clean(text)), END]
 
+    def encode_spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of the text, the end id last, and where in the text each but the last comes from."""
+        found = self._processor.EncodeAsOffsetMapping(clean(text))
+        return [*found["ids"], END], found["offsets"]
+
     def count(self, text: str) -> int:
         """Ids that `encode` would give, the end id included."""
         return len(self.encode(text))
 
     def knows(self, ids: Sequence[int]) -> bool:
-        """Whether the vocabulary has any part of the text; one in another script has none."""
-        return any(token > PADDING and token != self._boundary for token in ids)
+        """Whether the vocabulary has any letters of the text; one in another script has none of them."""
+        if UNKNOWN not in ids:
+            return any(token > PADDING for token in ids)
+        known = self.pieces([token for token in ids if token > PADDING])
+        return any(letter.isalpha() for piece in known for letter in piece)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; special ids stand for nothing. Never holds a line break."""
         text = str(self._processor.DecodeIds([token for token in ids if token > PADDING]))
         return " ".join(text.splitlines())
+
+    def decode_spans(self, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
+        """Text of ids, and the place of each in it; empty for an id that stands for nothing there."""
+        text = self.decode(ids)
+        spans, end = [], 0
+        for token, piece in zip(ids, self.pieces(ids), strict=True):
+            shown = piece.replace(_BOUNDARY, " ") if token > PADDING else ""
+            shown = shown if end else shown.lstrip()
+            start, end = end, min(end + len(shown), len(text))
+            spans.append((start, end))
+        return text, spans
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The pieces of ids, as `ids` gives them back."""

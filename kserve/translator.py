@@ -31,9 +31,12 @@ from kserve.errors import (
     SettingsError,
     TextTooLong,
 )
-from kserve.joining import joined_hypotheses, numbered, teller, with_pieces
+from kserve.joining import hypotheses_of, teller, with_pieces
 from kserve.results import Decoding, Hypothesis, TokenHypothesis, Translation
-from kserve.segment import cut
+from kserve.text.blocks import Document
+from kserve.text.job import ToDecode, Translated, Wish, needs_alignment, translate
+from kserve.text.plain import parse_plain
+from kserve.text.sentence import Codec, Found
 from kserve.tokenizer import Tokenizer, clean
 
 __all__ = ["Hypothesis", "TokenHypothesis", "Translation", "Translator", "bundled_model"]
@@ -42,14 +45,19 @@ BUNDLED = "de-en"
 
 
 def bundled_model() -> Path:
-    """The folder of the model that comes with kserve: in the installed package, or in the checkout."""
+    """The folder of the model that is used when none is named."""
+    return next((path for path in bundled_models() if path.name == BUNDLED), bundled_models()[0])
+
+
+def bundled_models() -> list[Path]:
+    """The folders of the models that come with kserve, in the package or the checkout: `de-en` and so on."""
     package = Path(__file__).resolve().parent
-    for folder in (package / "models" / BUNDLED, package.parent / "models" / BUNDLED):
-        if (folder / "config.json").is_file():
-            return folder
+    for folder in (package / "models", package.parent / "models"):
+        found = sorted(file.parent for file in folder.glob("??-??/config.json"))
+        if found:
+            return found
     raise BundleMissing(
-        f"no bundled model in {package / 'models' / BUNDLED}; give the path of a model folder, or set "
-        "KSERVE_MODEL"
+        f"no bundled model in {package / 'models'}; give the path of a model folder, or set KSERVE_MODEL"
     )
 
 
@@ -113,40 +121,67 @@ class Translator:
         """Touch every weight and allocate the workspace, so that the first request is as fast as the next."""
         self._run([self.tokenizer.encode("a")], self.options())
 
-    @overload
-    def translate(self, text: str, **decoding: Unpack[Decoding]) -> Translation: ...
+    @property
+    def codec(self) -> Codec:
+        """What the handling of texts has to know of the model."""
+        return Codec(self.tokenizer, *self.languages, self.bundle.generation.max_source_tokens)
 
     @overload
     def translate(
-        self, text: list[str] | tuple[str, ...], **decoding: Unpack[Decoding]
+        self, text: str, *, split_sentences: bool = True, **decoding: Unpack[Decoding]
+    ) -> Translation: ...
+
+    @overload
+    def translate(
+        self, text: list[str] | tuple[str, ...], *, split_sentences: bool = True, **decoding: Unpack[Decoding]
     ) -> list[Translation]: ...
 
     def translate(
-        self, text: str | list[str] | tuple[str, ...], **decoding: Unpack[Decoding]
+        self,
+        text: str | list[str] | tuple[str, ...],
+        *,
+        split_sentences: bool = True,
+        **decoding: Unpack[Decoding],
     ) -> Translation | list[Translation]:
         """Translate one text, or a list of them in one go (faster than one by one, and the same to the bit).
 
-        Line breaks, space around lines, NUL and control characters, and lines without a letter come back
-        unchanged; a lone surrogate comes back as U+FFFD. A line longer than the model's limit is split at
-        sentence marks, clause marks or spaces; nothing is cut off.
+        Line breaks, space between sentences, NUL and control characters, and sentences without a letter come
+        back unchanged, and so do placeholders, addresses and numbers; a lone surrogate comes back as U+FFFD.
+        A sentence longer than the model's limit is split at clause marks or spaces; nothing is cut off.
 
         Args:
             text: a text, or a list of texts.
+            split_sentences: whether a line is split into its sentences, which are what the model knows.
             decoding: `beam_size`, `n_best` and many more; see `Decoding`.
 
         Raises:
             InvalidParameter: an argument has a wrong type or an impossible value.
             Cancelled: the caller's token was cancelled.
         """
-        request = self._request(decoding)
+        self._request(decoding)
         texts = [text] if isinstance(text, str) else list(text)
         for index, item in enumerate(texts):
             if not isinstance(item, str):
                 raise InvalidParameter(
                     f"text {index} is {type(item).__name__}; expected str or a list of str"
                 )
-        results = self._translate_texts(texts, request)
+        results = self._translate_texts(texts, decoding, split_sentences)
         return results[0] if isinstance(text, str) else results
+
+    def translate_documents(
+        self, documents: Sequence[Document], split_sentences: bool = True, **decoding: Unpack[Decoding]
+    ) -> list[Translated]:
+        """Translate documents of kserve.text: files and marked-up texts, whose elements keep their words."""
+        request = self._request({**decoding, "attention": True} if needs_alignment(documents) else decoding)
+        steps = translate(documents, self.codec, Wish(split_sentences, prefix=tuple(request.prefix())))
+        found: Sequence[Sequence[Found]] | None = None
+        try:
+            while True:
+                batch = next(steps) if found is None else steps.send(found)
+                found = self._decoded(batch, request)
+        except StopIteration as done:
+            result: list[Translated] = done.value
+            return result
 
     def translate_batch(
         self,
@@ -208,8 +243,8 @@ class Translator:
     def _request(self, decoding: Decoding) -> Request:
         return Request(decoding, self.bundle, self.tokenizer)
 
-    def _options(self, request: Request, places: Sequence[tuple[int, int]]) -> _engine.DecodingOptions:
-        """Options of a call whose sentences are these (text, segment)."""
+    def _options(self, request: Request, places: Sequence[tuple[int, int] | None]) -> _engine.DecodingOptions:
+        """Options of a call whose sentences are these (text, sentence of it); None: nothing is told of it."""
         call = request.on_token
         if call is None:
             return request.options()
@@ -225,30 +260,19 @@ class Translator:
                 )
         return sources
 
-    def _translate_texts(self, texts: list[str], request: Request) -> list[Translation]:
-        limit = self.bundle.generation.max_source_tokens
-        plans = [cut(clean(text), limit, self.tokenizer.count) for text in texts]
-        sources: list[list[int]] = []
-        places: dict[tuple[int, int], int] = {}  # (text, part) → its sentence in `sources`
-        for row, plan in enumerate(plans):
-            for column, part in enumerate(plan):
-                ids = self.tokenizer.encode(part.text) if part.translate else []
-                # A part in a script that the vocabulary lacks says nothing to the model: it is kept as it is.
-                if self.tokenizer.knows(ids):
-                    places[row, column] = len(sources)
-                    sources.append(ids)
-        segments = numbered(list(places))
-        prefix = request.prefix()
-        prefixes = [prefix if segment == 0 else [] for _, segment in segments]
-        options = self._options(request, segments)
-        found = self._run(sources, options, prefixes)
-        results = []
-        for row, (text, plan) in enumerate(zip(texts, plans, strict=True)):
-            answers = [found[places[row, at]] if (row, at) in places else None for at in range(len(plan))]
-            results.append(
-                Translation(text, joined_hypotheses(plan, answers, options.length_penalty, self.tokenizer))
-            )
-        return results
+    def _translate_texts(self, texts: list[str], decoding: Decoding, split: bool) -> list[Translation]:
+        documents = [parse_plain(clean(text)) for text in texts]
+        found = self.translate_documents(documents, split, **decoding)
+        penalty = self.options(**decoding).length_penalty
+        return [
+            Translation(text, hypotheses_of(one, penalty)) for text, one in zip(texts, found, strict=True)
+        ]
+
+    def _decoded(self, batch: Sequence[ToDecode], request: Request) -> list[list[_engine.Hypothesis]]:
+        places = [(one.text, one.sentence) if one.is_plain else None for one in batch]
+        return self._run(
+            [one.ids for one in batch], self._options(request, places), [one.prefix for one in batch]
+        )
 
     def _run(
         self,

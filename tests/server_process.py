@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -24,7 +27,29 @@ class Server:
     """A running `kserve serve`."""
 
     process: subprocess.Popen[str]
-    url: str
+    url: str = ""
+    lines: list[str] = field(default_factory=list)  # what it has logged
+
+    def follow(self) -> None:
+        """Read what it logs from now on, so that its pipe never fills up."""
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self.lines.append(line)
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Logged events of this name."""
+        parsed = [json.loads(line) for line in self.lines if line.startswith("{")]
+        return [line for line in parsed if line["event"] == event]
+
+    def wait_for(self, event: str, count: int = 1) -> list[dict[str, Any]]:
+        """The same, once there are so many of them."""
+        deadline = time.monotonic() + _TIMEOUT
+        while len(found := self.logged(event)) < count and time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                deadline = min(deadline, time.monotonic() + 1)  # the last lines may be on their way
+            time.sleep(0.01)
+        assert len(found) >= count, f"{event!r} was not logged; the last lines: {self.lines[-5:]}"
+        return found
 
     def client(self) -> httpx.Client:
         """A client whose paths start at the server; it ignores proxies of the environment."""
@@ -44,35 +69,37 @@ def command(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def serving(bundle: Path | None, **settings: str) -> Iterator[Server]:
+def serving(*bundles: Path, **settings: str) -> Iterator[Server]:
     """Start a server and wait until it is ready; settings are KSERVE_ variables without the prefix."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("KSERVE_")}
     environment.update({f"KSERVE_{name.upper()}": value for name, value in settings.items()})
-    arguments = ["serve", "--port", "0", *(["--bundle", str(bundle)] if bundle else [])]
+    arguments = ["serve", "--port", "0", *(word for path in bundles for word in ("--bundle", str(path)))]
     process = subprocess.Popen(
         command(*arguments), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
     )
+    server = Server(process)
+    reader = threading.Thread(target=server.follow, daemon=True)
+    reader.start()
     try:
-        yield _ready(process)
+        _wait(server)
+        yield server
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(_TIMEOUT)
+        reader.join(_TIMEOUT)
         assert process.stderr
         process.stderr.close()
 
 
-def _ready(process: subprocess.Popen[str]) -> Server:
-    assert process.stderr
-    line = process.stderr.readline()
-    found = re.search(r"http://[\w.:\[\]]+", line)
-    assert found, f"no address in {line!r}"
-    server = Server(process, found[0])
+def _wait(server: Server) -> None:
+    """Until it is ready."""
+    server.url = server.wait_for("serving")[0]["url"]
     deadline = time.monotonic() + _TIMEOUT
     with server.client() as client:
         while time.monotonic() < deadline:
             try:
                 if client.get("/ready").status_code == 200:
-                    return server
+                    return
             except httpx.TransportError:
                 pass  # the line comes just before it listens
             time.sleep(0.02)

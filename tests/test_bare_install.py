@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -73,9 +74,8 @@ def started(bare: Path, model: list[str]) -> Iterator[tuple[subprocess.Popen[str
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd="/")
     try:
         assert process.stderr
-        found = re.search(r"http://\S+", process.stderr.readline())
-        assert found
-        with httpx.Client(base_url=found[0], trust_env=False, timeout=60) as client:
+        url = json.loads(process.stderr.readline())["url"]
+        with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
             while not _is_ready(client):
                 time.sleep(0.005)
             yield process, client

@@ -51,7 +51,7 @@ def test_plain_sentences(translator: Translator, german: str, words: list[str]) 
 
 
 def test_it_serves_within_its_memory() -> None:
-    with serving(None) as server, server.client() as client:
+    with serving() as server, server.client() as client:
         for number in range(200):
             body = {"q": f"Zimmer {number} ist heute leider schon belegt.", "source": "auto", "target": "en"}
             assert client.post("/translate", json=body).status_code == 200

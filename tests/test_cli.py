@@ -116,6 +116,37 @@ def test_options_of_decoding_reach_the_engine(
     assert wanted.text.startswith("The dog")
 
 
+def test_a_file_is_translated_beside_itself(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    source = tmp_path / "brief.html"
+    source.write_text(f"<p>Ein <b>Hund</b> rennt.</p>\n<pre>{HUND}</pre>")
+    with pytest.raises(SystemExit) as stopped:
+        main(["translate", "-m", BUNDLE, "--file", str(source)])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'brief.en.html'}\n"
+    found = (tmp_path / "brief.en.html").read_text()
+    assert found.count("<b>") == 1
+    assert found.endswith(f"</p>\n<pre>{HUND}</pre>")
+    code, error = fails(capsys, "translate", "-m", BUNDLE, "-f", str(tmp_path / "brief.exe"))
+    assert (code, "cannot read" in error) == (2, True)
+    (tmp_path / "brief.exe").write_text("x")
+    code, error = fails(capsys, "translate", "-m", BUNDLE, "-f", str(tmp_path / "brief.exe"))
+    assert (code, "must end in" in error) == (2, True)
+
+
+def test_settings_are_printed_and_keys_are_made(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "--max-texts", "7", "--port", "0", "--print-config"])
+    shown = capsys.readouterr().out
+    assert "# texts in one request\nKSERVE_MAX_TEXTS=7\n" in shown
+    assert fails(capsys, "serve", "--colour", "red")[0] == 2
+    with pytest.raises(SystemExit):
+        main(["key", "one", "--file", str(tmp_path / "keys")])
+    key = capsys.readouterr().out.strip()
+    assert len(key) > 30
+    assert key not in (tmp_path / "keys").read_text()
+    assert fails(capsys, "key", "one", "--file", str(tmp_path / "keys"))[0] == 2
+
+
 def test_info_for_a_person_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["info", BUNDLE])

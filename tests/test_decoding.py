@@ -76,9 +76,7 @@ def test_rule_matches_the_reference(name: str, isa: str) -> None:
             assert_equal(hypotheses, guesses, rules)
             continue
         different += 1
-        scores = [guess.score(rules) for guess in guesses]
-        assert [one.score for one in hypotheses] == pytest.approx(scores, abs=BOUND)
-    assert different <= (rules.beam > 1), "only where two hypotheses score alike may another one be found"
+    assert different <= (rules.beam > 1), "only where two hypotheses score alike may others be found"
 
 
 def test_reference_rules_say_something() -> None:

@@ -19,7 +19,7 @@ from kserve.errors import (
     SettingsError,
     TextTooLong,
 )
-from kserve.segment import cut
+from kserve.segment import Cutter
 
 TEXTS = [
     "Ein Hund rennt über die Wiese.",
@@ -127,7 +127,8 @@ def test_a_lone_surrogate_comes_back_as_the_replacement_character(translator: Tr
 
 def test_a_long_line_is_translated_whole(translator: Translator) -> None:
     text = "Ein Hund rennt über die Wiese. " * 50
-    parts = cut(text, translator.bundle.generation.max_source_tokens, translator.tokenizer.count)
+    limit = translator.bundle.generation.max_source_tokens
+    parts = Cutter(limit, translator.tokenizer.count, "de").cut(text)
     assert sum(part.translate for part in parts) > 5
     wanted = [translator.translate(part.text).text if part.translate else part.text for part in parts]
     assert translator.translate(text).text == "".join(wanted)

@@ -60,14 +60,14 @@ def tokenizer_model() -> bytes:
     return model.getvalue()
 
 
-def config(kind: str = "kmatrix") -> dict[str, Any]:
+def config(kind: str = "kmatrix", pair: tuple[str, str] = ("de", "en")) -> dict[str, Any]:
     """The configuration of a model of width 32 with two encoder layers and one decoder layer."""
     processor = sentencepiece.SentencePieceProcessor()
     processor.LoadFromSerializedProto(tokenizer_model())
     linear = {"kind": "kmatrix", "width": 1, "expansion": 1} if kind == "kmatrix" else {"kind": "dense"}
     return {
-        "name": "tiny-de-en",
-        "languages": {"source": "de", "target": "en"},
+        "name": "tiny-" + "-".join(pair),
+        "languages": {"source": pair[0], "target": pair[1]},
         "architecture": {
             "type": "dynamicconv",
             "vocab_size": processor.GetPieceSize(),
@@ -118,11 +118,11 @@ def random_words(random: np.random.Generator, shape: tuple[int, ...]) -> NDArray
     return words
 
 
-def write(path: Path, kind: str = "kmatrix") -> Path:
+def write(path: Path, kind: str = "kmatrix", pair: tuple[str, str] = ("de", "en"), seed: int = 7) -> Path:
     """A complete bundle at `path`."""
-    settings = config(kind)
+    settings = config(kind, pair)
     write_bundle(
-        path, settings, tensors(settings), tokenizer_model(), "# A model of random weights, for tests\n"
+        path, settings, tensors(settings, seed), tokenizer_model(), "# A model of random weights, for tests\n"
     )
     return path
 
@@ -133,6 +133,14 @@ def bundle_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="kserve-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return write(folder / "tiny-de-en")
+
+
+@functools.cache
+def back_folder() -> Path:
+    """The same for the other direction."""
+    folder = Path(tempfile.mkdtemp(prefix="kserve-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write(folder / "tiny-en-de", pair=("en", "de"), seed=8)
 
 
 def copy_to(path: Path) -> Path:

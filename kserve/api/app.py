@@ -1,41 +1,103 @@
-"""The FastAPI application around one translator."""
+"""The FastAPI application around the loaded models."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from kserve import __version__
-from kserve.api import answers, routes_health, routes_translate
-from kserve.api.state import State
-from kserve.api.worker import Worker
-from kserve.config import Settings
+from kserve.api import (
+    answers,
+    docs,
+    routes_deepl,
+    routes_health,
+    routes_libre,
+    routes_v1,
+    schemas_deepl,
+    schemas_health,
+    schemas_libre,
+    schemas_v1,
+)
+from kserve.api.access import Access
+from kserve.api.bundles import Bundles
+from kserve.api.frame import Frame
+from kserve.api.http import State
+from kserve.api.jobs import Jobs
+from kserve.api.logs import say
+from kserve.api.openapi import described
+from kserve.api.service import Service
+from kserve.api.stored import FileStore
+from kserve.config import ServerSettings
+from kserve.errors import KserveError
 from kserve.translator import Translator
 
+_EXPOSED = [
+    "Server-Timing",
+    "X-Request-ID",
+    "Retry-After",
+    "X-RateLimit-Limit",
+    "X-Ignored-Options",
+    "Content-Disposition",
+]
+_CORS_SECONDS = 86_400
+SHAPES = (*schemas_libre.SHAPES, *schemas_v1.SHAPES, *schemas_deepl.SHAPES, *schemas_health.SHAPES)
 
-def create_app(settings: Settings, translator: Translator) -> FastAPI:
-    """An app that serves this translator; it warms up at start-up and answers /ready with 503 until then."""
+
+def create_app(settings: ServerSettings, translators: Sequence[Translator]) -> FastAPI:
+    """An app that serves these models; it warms up at start-up and answers /ready with 503 until then."""
     app = FastAPI(
         title="kserve",
         version=__version__,
-        description="Machine translation on CPUs with K-matrix models.",
+        summary="Machine translation on CPUs with K-matrix models.",
         lifespan=_lifespan,
+        docs_url=None,
         redoc_url=None,
+        openapi_url="/openapi.json" if settings.docs else None,
     )
-    app.state.kserve = State(settings, translator, Worker(settings.threads, settings.queue_size))
-    answers.install(app)
-    app.include_router(routes_translate.router)
-    app.include_router(routes_health.router)
+    service = Service(settings, Bundles(settings, translators))
+    access = Access(settings.keys, settings.require_key)
+    app.state.kserve = State(
+        service, access, FileStore(settings.max_stored_bytes, settings.file_seconds), Jobs()
+    )
+    answers.install(app, service.metrics)
+    for routes in (routes_libre, routes_v1, routes_deepl, routes_health):
+        app.include_router(routes.router)
+    if settings.docs:
+        app.include_router(docs.router)
+        app.openapi = lambda: described(app, SHAPES)  # type: ignore[method-assign]
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+            expose_headers=_EXPOSED,
+            max_age=_CORS_SECONDS,
+        )
+    app.add_middleware(Frame, metrics=service.metrics, prefix=settings.prefix)
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state: State = app.state.kserve
-    warming = asyncio.create_task(state.warm())
+    warming = asyncio.create_task(_warm(state))
     yield
     warming.cancel()
-    state.worker.close()
+    state.service.ready = False
+    await state.jobs.close(state.service.settings.stop_seconds)
+    await state.service.bundles.close()
+
+
+async def _warm(state: State) -> None:
+    try:
+        await state.service.bundles.warm()
+    except KserveError as error:
+        say("the models cannot be used; /ready stays 503", logging.ERROR, error=str(error))
+        return
+    state.service.ready = True

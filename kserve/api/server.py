@@ -1,54 +1,54 @@
-"""The serving process: take the port, load the model, serve until told to stop."""
+"""The serving process: take the port, load the models, serve until told to stop."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import logging
+import resource
+import signal
 import socket
-import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from kserve.config import Settings
-from kserve.errors import AddressInUse, SettingsError
+from kserve.config import ServerSettings
+from kserve.errors import AddressInUse, KserveError, SettingsError
 
 if TYPE_CHECKING:
+    from types import FrameType
+
+    from fastapi import FastAPI
+
     from kserve.translator import Translator
 
-_BACKLOG = 2048
-_GRACE_SECONDS = 10  # for requests under way when the process is told to stop
+_BACKLOG = 4096
 
 
-def run(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM.
+def run(settings: ServerSettings) -> None:
+    """Serve until SIGINT or SIGTERM; SIGHUP reads keys and models again.
 
-    The port is taken first, so that a second server fails at once; it listens only when the model is loaded,
-    so that a broken model is an error of this command and no request ever meets it.
+    The port is taken first, so that a second server fails at once; it listens only when the models are
+    loaded, so that a broken model is an error of this command and no request ever meets it.
     """
+    started = time.perf_counter()
     listener = bind(settings.host, settings.port)
     with listener, ThreadPoolExecutor(1) as pool:
-        # The model is read while the web framework is imported: both take a good part of the start.
+        # The models are read while the web framework is imported: both take a good part of the start.
         loading = pool.submit(_load, settings)
-        import uvicorn
-
+        from kserve.api import logs
         from kserve.api.app import create_app
 
-        translator = loading.result()
-        host, port = listener.getsockname()[:2]
-        config = uvicorn.Config(
-            create_app(settings, translator),
-            log_level="warning",
-            access_log=False,
-            ws="none",
-            backlog=_BACKLOG,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-        )
-        shown = f"[{host}]" if ":" in host else host
-        sys.stderr.write(
-            f"kserve: {translator.bundle.name} on http://{shown}:{port} "
-            f"({translator.isa}, {translator.threads} threads)\n"
-        )
-        sys.stderr.flush()
-        uvicorn.Server(config).run(sockets=[listener])
+        lines = logs.start(settings)
+        _raise_file_limit(settings.max_connections)
+        translators = loading.result()
+        app = create_app(settings, translators)
+        _announce(listener, translators, settings, time.perf_counter() - started)
+        try:
+            _Server(app, settings).run(sockets=[listener])
+        finally:
+            logs.say("stopped")
+            lines.finish(1.0)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -80,7 +80,98 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _load(settings: Settings) -> Translator:
-    from kserve.translator import Translator
+def _load(settings: ServerSettings) -> list[Translator]:
+    from kserve.api.bundles import load_all
 
-    return Translator(settings.model, settings.isa, settings.threads)
+    return load_all(settings)
+
+
+def _announce(
+    listener: socket.socket, translators: list[Translator], settings: ServerSettings, seconds: float
+) -> None:
+    from kserve.api.logs import say
+
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    say(
+        "serving",
+        url=f"http://{shown}:{port}{settings.prefix}",
+        models=[one.bundle.name for one in translators],
+        isa=translators[0].isa,
+        threads=settings.threads,
+        seconds=round(seconds, 3),
+    )
+
+
+def _raise_file_limit(connections: int) -> None:
+    """Every connection is a file to the system, whose soft limit is often a thousand."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + 200
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _Server(app: FastAPI, settings: ServerSettings) -> Any:
+    import uvicorn
+
+    from kserve.api.protocol import LimitedProtocol
+
+    LimitedProtocol.max_connections = settings.max_connections
+    LimitedProtocol.header_seconds = settings.header_seconds
+    LimitedProtocol.unread_seconds = settings.idle_seconds
+
+    class Server(uvicorn.Server):
+        """uvicorn's server that reads keys and models again on SIGHUP."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+            """Stop; a second SIGINT stops at once. The process ends with code 0, not by the signal."""
+            if self.should_exit and sig == signal.SIGINT:
+                self.force_exit = True
+            self.should_exit = True
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.state.kserve.service.ready = False
+            await super().shutdown(sockets)
+
+        def _reload(self) -> None:
+            self._reloading = asyncio.create_task(_reload(app))
+
+    return Server(
+        uvicorn.Config(
+            app,
+            loop="asyncio",
+            http=LimitedProtocol,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            backlog=_BACKLOG,
+            server_header=False,
+            **_limits(settings),
+        )
+    )
+
+
+def _limits(settings: ServerSettings) -> dict[str, Any]:
+    """What of the settings uvicorn itself looks after."""
+    return {
+        "proxy_headers": bool(settings.trusted_proxies),
+        "forwarded_allow_ips": [str(network) for network in settings.trusted_proxies],
+        "timeout_keep_alive": max(1, round(settings.idle_seconds)),
+        "timeout_graceful_shutdown": max(1, round(settings.stop_seconds)),
+    }
+
+
+async def _reload(app: FastAPI) -> None:
+    from kserve.api.logs import say
+
+    try:
+        app.state.kserve.access.read()
+        renewed = await app.state.kserve.service.bundles.reload()
+        say("reloaded", models=renewed)
+    except KserveError as error:
+        say("reload failed; what was loaded goes on", logging.ERROR, error=str(error))

@@ -1,141 +1,257 @@
-"""What a /translate request asks for, checked in a fixed order, and the answer to it. No FastAPI."""
+"""Checked requests to translations: limits, languages, models, deadlines. All APIs stand on this."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
-from kserve.config import Settings
-from kserve.errors import InvalidParameter, MissingParameter, TextTooLong, TooManyTexts, UnsupportedLanguage
-from kserve.languages import language_name
-from kserve.results import Translation
-from kserve.translator import Translator
+from kserve._engine import Hypothesis
+from kserve.api.access import Caller
+from kserve.api.bundles import Bundles, Loaded
+from kserve.api.cache import Cache
+from kserve.api.driver import Drive, Orders, TellSentence, TellToken, Timings
+from kserve.api.metrics import Metrics
+from kserve.api.rates import Rates
+from kserve.config import ServerSettings
+from kserve.decoding import Request
+from kserve.errors import NotReady, Overloaded, QuotaExceeded, TextTooLong, TooManyTexts
+from kserve.results import Decoding
+from kserve.text.blocks import Document
+from kserve.text.detect import Guess, detect
+from kserve.text.html import parse_html
+from kserve.text.job import Translated, Wish, needs_alignment
+from kserve.text.plain import parse_plain
+from kserve.text.xml import XmlRules, parse_xml
+from kserve.tokenizer import clean
 
 AUTO = "auto"
-
-# With source "auto" the loaded model's only source language is taken without looking at the text.
-_NOT_DETECTED = 0.0
+_LARGE = 20_000  # characters
+_SURE = 0.5  # below it, a language that can be translated is taken rather than the target itself
+LOOP_GUARD = 4  # repetitions that end a translation, unless the request says otherwise
 
 
 @dataclass(frozen=True)
-class Query:
-    """A checked request."""
+class Ask:
+    """A request to translate texts; `source` may be AUTO."""
 
-    texts: list[str]
-    is_list: bool
-    detect: bool  # the source language was left open
-    alternatives: int
-
-
-def parse_query(fields: Mapping[str, Any], settings: Settings, pair: tuple[str, str]) -> Query:
-    """Fields as a query; the first thing that is wrong is the one that is told."""
-    for name in ("q", "source", "target"):
-        if fields.get(name) is None or fields[name] == []:
-            raise MissingParameter(f"Invalid request: missing {name} parameter")
-    texts = _texts(fields["q"])
-    alternatives = _alternatives(fields.get("alternatives"), settings.max_alternatives)
-    _check_sizes(texts, settings)
-    source = _language(fields["source"], "source", (*pair, AUTO))
-    target = _language(fields["target"], "target", pair)
-    if fields.get("format") not in (None, "", "text"):
-        raise InvalidParameter(f"{_shown(fields['format'])} format is not supported; use text")
-    if target != pair[1] or source not in (pair[0], AUTO):
-        known = pair[0] if source == AUTO else source
-        raise UnsupportedLanguage(
-            f"{language_name(target)} ({target}) is not available as a target language from "
-            f"{language_name(known)} ({known})"
-        )
-    return Query(texts, isinstance(fields["q"], list), source == AUTO, alternatives)
+    texts: Sequence[str]
+    source: str
+    target: str
+    format: str = "text"  # or html, xml
+    decoding: Decoding = field(default_factory=lambda: Decoding())
+    split: bool = True
+    lines: bool = True  # whether line breaks end sentences of plain text
+    protect: bool = True
+    align: bool = False
+    xml: XmlRules = field(default_factory=XmlRules)
+    deadline: float | None = None
+    tell_token: TellToken | None = None
+    tell_sentence: TellSentence | None = None
 
 
-def translate(translator: Translator, query: Query) -> dict[str, Any]:
-    """The answer's body; blocks while the engine runs."""
-    found = translator.translate(query.texts, n_best=query.alternatives + 1)
-    answer: dict[str, Any] = {"translatedText": _unlisted([one.text for one in found], query)}
-    if query.detect:
-        detected = {"confidence": _NOT_DETECTED, "language": translator.languages[0]}
-        answer["detectedLanguage"] = _unlisted([detected] * len(found), query)
-    if query.alternatives:
-        answer["alternatives"] = _unlisted([_others(one, query.alternatives) for one in found], query)
-    return answer
+@dataclass(frozen=True)
+class TextAnswer:
+    """One text's translation; without `found` it was in the target language and is its own translation."""
+
+    text: str
+    source: str
+    found: Translated | None
+    loaded: Loaded | None
+    guess: Guess | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The translations, best first."""
+        return self.found.texts if self.found else (self.text,)
 
 
-def languages(pair: tuple[str, str]) -> list[dict[str, Any]]:
-    """Every language of the model, with what it can be translated into."""
-    source, target = pair
-    return [
-        {"code": source, "name": language_name(source), "targets": [target]},
-        {"code": target, "name": language_name(target), "targets": []},
-    ]
+@dataclass(frozen=True)
+class Answered:
+    """The answer to a request."""
+
+    answers: list[TextAnswer]
+    timings: Timings
 
 
-def _texts(value: Any) -> list[str]:
-    texts = value if isinstance(value, list) else [value]
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            where = f"q[{index}]" if isinstance(value, list) else "q"
-            raise InvalidParameter(
-                f"Invalid request: {where} is {type(text).__name__}; expected a string or an array of strings"
+class Service:
+    """What the routes of all APIs share; one for each app."""
+
+    def __init__(self, settings: ServerSettings, bundles: Bundles) -> None:
+        self.settings, self.bundles = settings, bundles
+        self.metrics = Metrics(bundles)
+        self.rates = Rates(settings.rate)
+        self.cache: Cache[list[Hypothesis]] = Cache(settings.cache_sentences)
+        self.used: dict[str, int] = {}  # characters by key
+        self.ready = False
+        self._running = 0
+
+    def require_ready(self) -> None:
+        """Raises NotReady until the models are warm, and from when the server stops."""
+        if not self.ready:
+            raise NotReady("the models are not warm yet, or the server is stopping; try again in a moment")
+
+    def check_sizes(self, texts: Sequence[str], caller: Caller) -> None:
+        """Raises TooManyTexts or TextTooLong, with the number and the limit."""
+        settings = self.settings
+        if len(texts) > settings.max_texts:
+            raise TooManyTexts(
+                f"Invalid request: request ({len(texts)}) exceeds text limit ({settings.max_texts})"
             )
-    return texts
-
-
-def _alternatives(value: Any, limit: int) -> int:
-    if value is None or value == "":
-        return 0
-    try:
-        number = int(value) if isinstance(value, str) else value
-    except ValueError:
-        number = None
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise InvalidParameter("Invalid request: alternatives parameter is not a number")
-    if number > limit:
-        raise InvalidParameter(f"Invalid request: alternatives parameter must be <= {limit}")
-    return max(number, 0)
-
-
-def _check_sizes(texts: list[str], settings: Settings) -> None:
-    if len(texts) > settings.max_texts:
-        raise TooManyTexts(
-            f"Invalid request: request ({len(texts)}) exceeds text limit ({settings.max_texts})"
-        )
-    for text in texts:
-        if len(text) > settings.max_characters:
+        limit = caller.max_characters or settings.max_characters
+        for text in texts:
+            if len(text) > limit:
+                raise TextTooLong(
+                    f"Invalid request: request ({len(text)}) exceeds text limit ({limit}) in characters"
+                )
+        total = sum(map(len, texts))
+        most = max(settings.max_request_characters, limit)
+        if total > most:
             raise TextTooLong(
-                f"Invalid request: request ({len(text)}) exceeds text limit ({settings.max_characters}) in "
-                "characters"
+                f"Invalid request: all texts together ({total}) exceed the limit of {most} characters"
             )
-    total = sum(len(text) for text in texts)
-    if total > settings.max_request_characters:
-        raise TextTooLong(
-            f"Invalid request: all texts together ({total}) exceed the limit of "
-            f"{settings.max_request_characters} "
-            "characters"
+
+    def count(self, caller: Caller, texts: int, characters: int) -> None:
+        """Count what a caller asks for.
+
+        Raises:
+            RateLimited: too many texts in a minute.
+            QuotaExceeded: the key's characters are used up.
+        """
+        self.rates.take(caller.name, texts, caller.rate)
+        if caller.has_key:
+            used = self.used.get(caller.name, 0) + characters
+            if caller.quota is not None and used > caller.quota:
+                raise QuotaExceeded(f"the key's {caller.quota} characters are used up; ask for more")
+            self.used[caller.name] = used
+
+    async def translate(self, ask: Ask, caller: Caller) -> Answered:
+        """Texts, each from its language.
+
+        Raises:
+            UnsupportedLanguage: no model is loaded for a pair.
+            Overloaded, DeadlineExceeded: not now.
+        """
+        texts = [clean(text) for text in ask.texts]
+        parse = _parser(ask)
+        guesses = await self._guesses(texts, ask)
+        sources = [guess.language if guess else ask.source for guess in guesses]
+        groups = {source: self.bundles.choose(source, ask.target) for source in dict.fromkeys(sources)}
+        timings = Timings()
+        answers: list[TextAnswer | None] = [None] * len(texts)
+        with self.admitted():
+            for source, loaded in groups.items():
+                rows = [row for row, one in enumerate(sources) if one == source]
+                found: Sequence[Translated | None] = [None] * len(rows)
+                if loaded is not None:
+                    documents = await self._parsed(parse, [texts[row] for row in rows])
+                    found = await self.documents(loaded, documents, _renumbered(ask, rows), caller, timings)
+                    self.metrics.characters.labels("-".join(loaded.pair)).inc(
+                        sum(len(texts[row]) for row in rows)
+                    )
+                for row, one in zip(rows, found, strict=True):
+                    answers[row] = TextAnswer(texts[row], source, one, loaded, guesses[row])
+        return Answered([answer for answer in answers if answer is not None], timings)
+
+    async def documents(
+        self, loaded: Loaded, documents: Sequence[Document], ask: Ask, caller: Caller, timings: Timings
+    ) -> list[Translated]:
+        """Documents through one model."""
+        translator = loaded.translator
+        align = ask.align or needs_alignment(documents)
+        decoding: Decoding = {"loop_guard": LOOP_GUARD, **ask.decoding, "attention": align}
+        request = Request(decoding, translator.bundle, translator.tokenizer)
+        seconds = min(ask.deadline or self.settings.deadline, self.settings.file_deadline)
+        orders = Orders(
+            options=request.options(),
+            key=None
+            if request.samples
+            else tuple(sorted((name, str(value)) for name, value in decoding.items())),
+            client=caller.name,
+            until=time.monotonic() + seconds,
+            tell_token=ask.tell_token,
+            tell_sentence=ask.tell_sentence,
         )
+        drive = Drive(loaded, self.cache, orders, timings)
+        started = time.perf_counter()
+        with loaded.used():
+            found = await drive.run(documents, Wish(ask.split, ask.align, tuple(request.prefix())))
+        self._observe(timings, time.perf_counter() - started)
+        return found
+
+    async def detect(self, texts: Sequence[str]) -> list[list[Guess]]:
+        """The loaded languages of each text, best first."""
+        languages = self.bundles.languages
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, lambda: [detect(clean(text), languages) for text in texts])
+
+    async def source_of(self, text: str, target: str) -> str:
+        """The language of a text that is to be translated into `target`."""
+        return self._chosen((await self.detect([text]))[0], target).language
+
+    async def _parsed(self, parse: Callable[[str], Document], texts: Sequence[str]) -> list[Document]:
+        """The documents of texts; large ones are parsed in a thread, beside which other requests go on."""
+        if sum(map(len, texts)) < _LARGE:
+            return [parse(text) for text in texts]
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, lambda: [parse(text) for text in texts])
+
+    async def _guesses(self, texts: Sequence[str], ask: Ask) -> Sequence[Guess | None]:
+        if ask.source != AUTO:
+            return [None] * len(texts)
+        return [self._chosen(found, ask.target) for found in await self.detect(texts)]
+
+    def _chosen(self, guesses: Sequence[Guess], target: str) -> Guess:
+        """The best guess from which the target can be reached.
+
+        A text to be translated is rarely in the target language: that is only believed when it is sure.
+        """
+        possible = {*self.bundles.sources(target), target}
+        found = [guess for guess in guesses if guess.language in possible]
+        if not found:
+            self.bundles.choose(guesses[0].language, target)
+        best = found[0]
+        if best.language == target and best.confidence < _SURE and len(found) > 1:
+            return found[1]
+        return best
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """One of the requests that may be under way."""
+        limit = self.settings.max_requests
+        if self._running >= limit:
+            raise Overloaded(f"{self._running} requests are under way, the limit is {limit}; try again later")
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+
+    def _observe(self, timings: Timings, total: float) -> None:
+        phases = self.metrics.phases
+        phases["queue"].observe(timings.queue)
+        phases["tokenize"].observe(timings.tokenize)
+        phases["decode"].observe(timings.decode)
+        phases["total"].observe(total)
+        self.metrics.retries.inc(timings.retried)
+        self.metrics.cache_hits.inc(timings.cached)
 
 
-def _language(value: Any, name: str, known: tuple[str, ...]) -> str:
-    if not isinstance(value, str):
-        raise InvalidParameter(f"Invalid request: {name} is {type(value).__name__}; expected a language code")
-    code = value.strip().lower()
-    if code not in known:
-        raise UnsupportedLanguage(f"{_shown(value)} is not supported")
-    return code
+def _parser(ask: Ask) -> Callable[[str], Document]:
+    if ask.format == "html":
+        return lambda text: parse_html(text, ask.protect)
+    if ask.format == "xml":
+        return lambda text: parse_xml(text, ask.xml, ask.protect)
+    return lambda text: parse_plain(text, ask.protect, ask.lines)
 
 
-def _shown(value: Any) -> str:
-    """A caller's value as it may stand in a message: short."""
-    text = value if isinstance(value, str) else str(type(value).__name__)
-    return text if len(text) <= 40 else text[:40] + "…"
-
-
-def _others(translation: Translation, wanted: int) -> list[str]:
-    """The other hypotheses, each text once."""
-    texts = dict.fromkeys(one.text for one in translation.hypotheses)
-    texts.pop(translation.text)
-    return list(texts)[:wanted]
-
-
-def _unlisted(values: list[Any], query: Query) -> Any:
-    return values if query.is_list else values[0]
+def _renumbered(ask: Ask, rows: Sequence[int]) -> Ask:
+    """The request for some of its texts only: who is told hears the texts' numbers in the whole request."""
+    token, sentence = ask.tell_token, ask.tell_sentence
+    return replace(
+        ask,
+        tell_token=token and (lambda text, at, number, loaded: token(rows[text], at, number, loaded)),
+        tell_sentence=sentence and (lambda text, at, one: sentence(rows[text], at, one)),
+    )
