@@ -128,7 +128,7 @@ def test_cancelling_ends_the_work() -> None:
         assert batcher.stats().queued_sentences == batcher.stats().queued_tokens == 0
         await batcher.decode(SOURCES[:1], OPTIONS)  # the thread is free again
         stats = batcher.stats()
-        assert (stats.running_sentences, stats.running_batches, stats.cancelled) == (0, 0, 1)
+        assert (stats.running_sentences, stats.running_rows, stats.cancelled) == (0, 0, 1)
 
     drive(work)
 

@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "bind/bind_options.h"
+#include "bind/held_engine.h"
 #include "bind/module.h"
 #include "engine/error.h"
-#include "engine/engine.h"
 #include "kernels/dispatch.h"
 
 namespace py = pybind11;
@@ -23,25 +23,6 @@ namespace kserve {
 namespace {
 
 using Sizes = std::vector<std::int64_t>;
-using Arrays = py::typing::Dict<py::str, py::array>;  // the types are for the stub; views() checks them
-
-// An engine and the arrays that its weights point into, in a dictionary of its own so that nobody takes them
-// away.
-class HeldEngine {
- public:
-  HeldEngine(const Architecture& architecture, const Arrays& tensors, const std::string& isa,
-             std::int64_t threads)
-      : tensors_(tensors.attr("copy")()), engine_(architecture, views(tensors_), isa, threads) {}
-
-  const Engine& get() const { return engine_; }
-
- private:
-  static TensorMap views(const py::dict& tensors);
-
-  py::dict tensors_;
-  Engine engine_;
-};
-
 DataType data_type(const py::dtype& type) {
   // '<' and '=' are both this machine's byte order, '|' is for types of one byte.
   const bool native = type.byteorder() == '=' || type.byteorder() == '<' || type.byteorder() == '|';
@@ -52,6 +33,8 @@ DataType data_type(const py::dtype& type) {
   if (native && type.kind() == 'u' && type.itemsize() == 4) return DataType::kUint32;
   return DataType::kOther;
 }
+
+}  // namespace
 
 TensorMap HeldEngine::views(const py::dict& tensors) {
   TensorMap map;
@@ -77,6 +60,8 @@ TensorMap HeldEngine::views(const py::dict& tensors) {
   }
   return map;
 }
+
+namespace {
 
 std::size_t positive(const char* name, std::int64_t value) {
   if (value < 1)

@@ -7,4 +7,5 @@ PYBIND11_MODULE(_engine, module) {
   kserve::bind_timing(module);
   kserve::bind_butterfly(module);
   kserve::bind_engine(module);
+  kserve::bind_batcher(module);
 }

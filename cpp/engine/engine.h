@@ -7,13 +7,12 @@
 #include <string>
 #include <vector>
 
+#include "engine/call.h"
 #include "engine/layers.h"
 #include "engine/memory_pool.h"
 #include "engine/sentence_job.h"
 
 namespace kserve {
-
-using Sentence = std::vector<std::int64_t>;  // token ids, the end id last
 
 class Engine {
  public:
@@ -41,22 +40,13 @@ class Engine {
   const char* isa() const { return model_.table->name; }
   std::size_t threads() const { return threads_; }
   std::size_t workspace_bytes() const { return pool_.bytes(); }
+  const Model& model() const { return model_; }
+  MemoryPool& pool() const { return pool_; }
 
  private:
-  // A call's sentences; starts is empty, or has one for each.
-  struct Call {
-    const std::vector<Sentence>& sources;
-    const std::vector<Sentence>& starts;
-    bool ends_after_start;
-  };
   struct Queue;
   using Results = std::vector<std::vector<Hypothesis>>;
 
-  void check_ids(const Sentence& ids, const std::string& where) const;
-  void check_source(const Sentence& source, std::size_t index) const;
-  void check_prefixes(const Call& call, const DecodingOptions& options) const;
-  void check_targets(const Call& call) const;
-  Task task(const Call& call, const DecodingOptions& options, std::size_t index) const;
   Results run(const Call& call, const DecodingOptions& options) const;
   void work(const Call& call, Request& request, Queue& queue, Results& results) const;
 

@@ -46,7 +46,6 @@ class Orders:
 
     options: DecodingOptions
     key: Hashable  # what of the options makes a difference; None: the result is not to be remembered
-    client: str
     until: float  # on the clock of time.monotonic
     tell_token: TellToken | None = None
     tell_sentence: TellSentence | None = None
@@ -144,7 +143,6 @@ class Drive:
             orders.options,
             prefixes=[one.prefix for one in batch] if any(one.prefix for one in batch) else (),
             deadline=max(orders.until - time.monotonic(), 0.0),
-            client=orders.client,
             on_token=token if orders.tell_token else None,
             on_sentence=sentence if orders.tell_sentence else None,
         )

@@ -60,13 +60,14 @@ class _EngineCollector(Collector):
         "queued_sentences": "Sentences that wait for the engine.",
         "queued_tokens": "Tokens that wait for the engine.",
         "running_sentences": "Sentences in the engine.",
-        "running_batches": "Batches in the engine.",
+        "running_rows": "Hypotheses in the engine's last step.",
     }
     _COUNTERS: ClassVar = {
         "sentences": "Sentences decoded.",
         "source_tokens": "Source tokens read.",
         "target_tokens": "Target tokens made.",
-        "batches": "Batches decoded; sentences by batches is the mean batch size.",
+        "steps": "Decoder steps.",
+        "rows": "Hypotheses in all steps; rows by steps is the mean batch size.",
         "rejected": "Requests refused because the queue was full.",
         "cancelled": "Requests given up by their clients or out of time.",
     }

@@ -169,7 +169,6 @@ class Service:
             key=None
             if request.samples
             else tuple(sorted((name, str(value)) for name, value in decoding.items())),
-            client=caller.name,
             until=time.monotonic() + seconds,
             tell_token=ask.tell_token,
             tell_sentence=ask.tell_sentence,
