@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     model: Path | None = Field(None, description="model folder; the bundled model when absent")
     data: Path | None = Field(None, description="folder of parallel text, for training")
     isa: str = Field(
-        "", description="instruction set to force: avx512vnni, avx512, avx2 or scalar; the best if empty"
+        "", description="instruction set to force: amx, avx512vnni, avx512, avx2 or scalar; the best if empty"
     )
     threads: int = Field(default_factory=available_cores, ge=1, le=1024, description="engine threads")
 

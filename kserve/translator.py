@@ -66,7 +66,7 @@ class Translator:
 
     Args:
         path: model folder; KSERVE_MODEL or the bundled model when absent.
-        isa: one of "avx512vnni", "avx512", "avx2", "scalar"; KSERVE_ISA or the best one when absent.
+        isa: one of "amx", "avx512vnni", "avx512", "avx2", "scalar"; KSERVE_ISA or the best one when absent.
         threads: threads for one call with many sentences; KSERVE_THREADS or all available cores when absent.
 
     Raises:

@@ -75,7 +75,8 @@ def test_the_deadline_gives_what_there_is(beam: int) -> None:
         assert 0 < len(one.tokens) < 1900
         assert len(one.tokens) == len(one.token_log_probabilities)
         if beam == 1:
-            assert one.tokens[:40] == start.tokens[: len(one.tokens)]
+            shared = min(len(one.tokens), len(start.tokens))
+            assert one.tokens[:shared] == start.tokens[:shared]
 
 
 def test_sentences_that_the_deadline_kept_from_beginning_are_empty() -> None:
@@ -156,7 +157,7 @@ def test_impossible_control() -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["decoder.norm.bias", "encoder.0.conv_norm.gain", "decoder.1.attn_out.bias"]
+    "place", ["decoder.norm.bias", "encoder.0.conv_in.bias", "decoder.1.attn_out.bias"]
 )
 @pytest.mark.parametrize(
     "options",
