@@ -181,26 +181,35 @@ def evaluate_command(
 def train(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
     data: Annotated[
-        Path | None, typer.Option("--data", help="Folder of the text. [default: KSERVE_DATA]")
+        list[Path] | None,
+        typer.Option("--data", help="Folder of the text; may be repeated. [default: KSERVE_DATA]"),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Run folder; an interrupted run there goes on. [default: runs/NAME]"),
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads of each process. [default: torch's]")
+    ] = None,
 ) -> None:
-    """Train a model by a recipe (needs the extra `train`)."""
+    """Train a model by a recipe (needs the extra `train`); under torchrun, with several processes."""
     from kserve.config import Settings
 
     try:
+        import torch
+
         from kserve.train.loop import train as run
         from kserve.train.recipe import RecipeError
     except ModuleNotFoundError as error:
         raise _missing(error) from None
-    folder = Settings.read(data=data).data
-    if folder is None:
+    folder = Settings.read().data
+    folders = data or ([folder] if folder else [])
+    if not folders:
         raise InvalidParameter("no folder of parallel text; give --data FOLDER or set KSERVE_DATA")
+    if threads:
+        torch.set_num_threads(threads)
     try:
-        typer.echo(run(recipe, folder, out))
+        typer.echo(run(recipe, folders, out))
     except RecipeError as error:
         raise InvalidParameter(str(error)) from None
 

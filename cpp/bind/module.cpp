@@ -6,5 +6,6 @@ PYBIND11_MODULE(_engine, module) {
   kserve::bind_rank(module);
   kserve::bind_timing(module);
   kserve::bind_butterfly(module);
+  kserve::bind_training(module);
   kserve::bind_engine(module);
 }

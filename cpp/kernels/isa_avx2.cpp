@@ -4,7 +4,6 @@
 #define KSERVE_CODES "kernels/vec_codes_avx2.h"
 
 #include "kernels/attention-inl.h"
-#include "kernels/butterfly-inl.h"
 #include "kernels/dense_int8-inl.h"
 #include "kernels/dynconv-inl.h"
 #include "kernels/int8-inl.h"
@@ -17,12 +16,9 @@
 
 namespace kserve::kernels {
 
-static const ButterflyTable kButterfly = {
-    load_tile, store_tile, add_tile, butterfly_forward, butterfly_save_passes, butterfly_backward};
-
 static const ProbeTable kProbe = {probe_read, probe_multiply_adds};
 
-const KernelTable kAvx2Table = {"avx2",    kmatrix, dense,       layer_norm,  glu,         softmax, dynconv,
-                                attention, embed,   token_logit, rank_tokens, &kButterfly, &kProbe};
+const KernelTable kAvx2Table = {"avx2",  kmatrix,   dense, layer_norm,  glu,         softmax,
+                                dynconv, attention, embed, token_logit, rank_tokens, &kProbe};
 
 }  // namespace kserve::kernels

@@ -81,11 +81,12 @@ def _grow_blocks(factors: Tensor) -> Tensor:
     return blocks.view(stacks, n, n)
 
 
-def materialize(twiddle: Tensor) -> Tensor:
+def materialize(twiddle: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Build the dense matrices: many rows, then one matrix product serves them all.
 
     Args:
         twiddle: (stacks, 2 * width, log2 n, n / 2, 2, 2).
+        dtype: Of the result, and of the products of butterflies; the twiddle's when absent.
 
     Returns:
         (stacks, n, n), so that y = M @ x.
@@ -94,11 +95,16 @@ def materialize(twiddle: Tensor) -> Tensor:
     # A decreasing block is the transpose of an increasing one with transposed 2x2 blocks.
     increasing = _grow_blocks(twiddle[:, 1::2].reshape(-1, log_n, *twiddle.shape[3:]))
     decreasing = _grow_blocks(twiddle[:, 0::2].transpose(-1, -2).reshape(-1, log_n, *twiddle.shape[3:]))
-    pairs = torch.bmm(increasing, decreasing.transpose(1, 2))
+    dtype = dtype or twiddle.dtype
+    pairs = torch.bmm(increasing.to(dtype), decreasing.to(dtype).transpose(1, 2))
     n = 1 << log_n
-    pairs = pairs.view(stacks, blocks // 2, n, n)
+    return multiply_pairs(pairs.view(stacks, blocks // 2, n, n))
+
+
+def multiply_pairs(pairs: Tensor) -> Tensor:
+    """The products (stacks, n, n) of pairs (stacks, width, n, n), the first of which is applied first."""
     product = pairs[:, 0]
-    for index in range(1, blocks // 2):
+    for index in range(1, pairs.shape[1]):
         product = torch.bmm(pairs[:, index], product)
     return product
 

@@ -12,15 +12,21 @@ from matplotlib import pyplot
 
 
 def plot_curves(log: Path, out: Path, title: str) -> None:
-    """Draw loss and validation BLEU over the steps of a run's log.csv."""
+    """Draw negative log-likelihoods and validation BLEU over the steps of a run's log.csv."""
     with log.open(newline="") as file:
         rows = list(csv.DictReader(file))
+
+    def column(name: str) -> tuple[list[int], list[float]]:
+        held = [row for row in rows if row[name]]
+        return [int(row["step"]) for row in held], [float(row[name]) for row in held]
+
     figure, left = pyplot.subplots(figsize=(8, 4.5))
-    left.plot([int(row["step"]) for row in rows], [float(row["nll"]) for row in rows], color="tab:blue")
-    left.set(xlabel="step", ylabel="training negative log-likelihood a token (blue)", title=title)
-    scored = [(int(row["step"]), float(row["valid_bleu"])) for row in rows if row["valid_bleu"]]
+    left.plot(*column("nll"), color="tab:blue", label="training")
+    left.plot(*column("valid_nll"), "o-", color="tab:green", label="validation")
+    left.set(xlabel="step", ylabel="negative log-likelihood a token", title=title)
+    left.legend(loc="upper right")
     right = left.twinx()
-    right.plot([step for step, _ in scored], [bleu for _, bleu in scored], "o-", color="tab:orange")
+    right.plot(*column("valid_bleu"), "s--", color="tab:orange")
     right.set_ylabel("validation BLEU, greedy (orange)")
     figure.tight_layout()
     figure.savefig(out, dpi=120)

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from kserve.architecture import SITES
-from kserve.train.model import Architecture, LinearSpec
+from kserve.train.spec import Architecture, LinearSpec
 
 
 class RecipeError(ValueError):
@@ -88,7 +88,8 @@ class Training(_Section):
     """Optimisation. Steps are updates of the weights."""
 
     steps: PositiveInt
-    batch_tokens: PositiveInt = 3000  # padded target tokens of a batch, at most
+    batch_tokens: PositiveInt = 3000  # tokens of a batch, at most, on either side
+    batches_per_step: PositiveInt = 1  # whose gradients are added up; shared out to the processes of torchrun
     learning_rate: float = Field(default=2e-3, gt=0)  # at the end of the warm-up
     twiddle_rate: float = Field(default=1.0, gt=0)  # learning rate of twiddles over that of the rest
     warmup_steps: PositiveInt = 800
