@@ -31,7 +31,7 @@ def relu(x: Tensor) -> Tensor:
 
 
 def _band(weights: Tensor, left: int) -> Tensor:
-    """Weights (groups, time, taps) on diagonals: [t, t + j - left] of (groups, time, time) is weight j of t."""
+    """Weights (groups, time, taps) on diagonals: [t, t + j - left] of (groups, time, time) is j of t."""
     groups, time, taps = weights.shape
     spread = functional.pad(weights, (0, time))  # row t shifted by t: one number more than the row is long
     band = spread.reshape(groups, -1)[:, : time * (time + taps - 1)].view(groups, time, time + taps - 1)
