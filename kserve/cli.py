@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from kserve.results import Decoding
 
 from kserve.bench.cli import app as bench
-from kserve.errors import InputError, InvalidParameter, KserveError, MissingDependency, SettingsError
+from kserve.errors import InputError, InvalidParameter, KserveError, SettingsError
+from kserve.train import cli as training
 
 app = typer.Typer(
     help="Machine translation on CPUs with K-matrix models.",
@@ -25,6 +26,8 @@ app = typer.Typer(
 )
 
 app.add_typer(bench, name="bench")
+for training_command in (training.train, training.distill, training.export):
+    app.command()(training_command)
 
 Bundle = Annotated[
     Path | None,
@@ -175,74 +178,6 @@ def evaluate_command(
     if json_file:
         write_json(json_file, result)
     typer.echo(summary(result))
-
-
-@app.command()
-def train(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
-    data: Annotated[
-        list[Path] | None,
-        typer.Option("--data", help="Folder of the text; may be repeated. [default: KSERVE_DATA]"),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Run folder; an interrupted run there goes on. [default: runs/NAME]"),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads of each process. [default: torch's]")
-    ] = None,
-) -> None:
-    """Train a model by a recipe (needs the extra `train`); under torchrun, with several processes."""
-    from kserve.config import Settings
-
-    try:
-        import torch
-
-        from kserve.train.loop import train as run
-        from kserve.train.recipe import RecipeError
-    except ModuleNotFoundError as error:
-        raise _missing(error) from None
-    folder = Settings.read().data
-    folders = data or ([folder] if folder else [])
-    if not folders:
-        raise InvalidParameter("no folder of parallel text; give --data FOLDER or set KSERVE_DATA")
-    if threads:
-        torch.set_num_threads(threads)
-    try:
-        typer.echo(run(recipe, folders, out))
-    except RecipeError as error:
-        raise InvalidParameter(str(error)) from None
-
-
-@app.command()
-def export(
-    checkpoint: Annotated[Path, typer.Argument(help="final.pt (or another checkpoint) of a run folder.")],
-    out: Annotated[Path, typer.Argument(help="Model folder to write; replaced if it is one already.")],
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="SentencePiece model. [default: that of the run folder]")
-    ] = None,
-    scores: Annotated[
-        list[Path] | None, typer.Option("--scores", help="A JSON file of `kserve eval`; may be repeated.")
-    ] = None,
-) -> None:
-    """Write the model folder of a checkpoint (needs the extra `train`)."""
-    try:
-        from kserve.train.export import ExportError
-        from kserve.train.export import export as run
-    except ModuleNotFoundError as error:
-        raise _missing(error) from None
-    try:
-        typer.echo(run(checkpoint, out, tokenizer, scores or ()))
-    except ExportError as error:
-        raise InvalidParameter(str(error)) from None
-
-
-def _missing(error: ModuleNotFoundError) -> KserveError:
-    return MissingDependency(
-        f"this command needs the module {error.name}; install the extra: pip install "
-        "'kmatrix-serve[train]', or "
-        "pip install '.[train]' in the source folder"
-    )
 
 
 def main(arguments: list[str] | None = None) -> None:
