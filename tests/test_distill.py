@@ -18,7 +18,8 @@ from kserve.train.distill import Plan, distill
 from kserve.train.recipe import RecipeError
 from kserve.translator import bundled_model
 
-LINES = ["Ein Hund rennt.", "", "Das Kind schläft.", "Wo ist der Bahnhof?", "sehr" + " sehr" * 300, "Guten Morgen!"]
+LONG = " ".join(["sehr"] * 300)
+LINES = ["Ein Hund rennt.", "", "Das Kind schläft.", "Wo ist der Bahnhof?", LONG, "Guten Morgen!"]
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,14 @@ def next_power_of_two(size: int) -> int:
     return 1 << (size - 1).bit_length()
 
 
+def kmatrix_numbers(in_features: int, out_features: int, width: int = 1, expansion: int = 1) -> int:
+    """Numbers of a KLinear's twiddles."""
+    tile = max(2, next_power_of_two(min(in_features, out_features)))
+    inner = tile * expansion
+    squares = -(-out_features // tile) * -(-in_features // tile)
+    return squares * width * 4 * inner * (inner.bit_length() - 1)
+
+
 class KLinear(nn.Module):
     """y = x K^T + b, where K is a grid of K-matrices (docs/design.md, "K-matrices").
 

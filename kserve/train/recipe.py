@@ -53,7 +53,7 @@ class Vocabulary(_Section):
 class Linear(_Section):
     """How the linear layers of one site are made."""
 
-    kind: Literal["kmatrix", "dense"] = "kmatrix"
+    kind: Literal["kmatrix", "dense", "lowrank", "circulant"] = "kmatrix"
     width: PositiveInt = 1
     expansion: PositiveInt = 1
 

@@ -9,6 +9,10 @@ from torch import Tensor, nn
 
 from kserve.architecture import SITES
 from kserve.kmatrix import KLinear, linear
+from kserve.kmatrix.layers import kmatrix_numbers
+from kserve.kmatrix.rivals import CirculantLinear, LowRankLinear
+
+KINDS = ("kmatrix", "dense", "lowrank", "circulant")
 
 
 class Dense(nn.Linear):
@@ -24,7 +28,11 @@ class Dense(nn.Linear):
 
 @dataclass(frozen=True)
 class LinearSpec:
-    """How the linear layers of one site are made."""
+    """How the linear layers of one site are made: K-matrices, dense, or one of their rivals.
+
+    `lowrank` has the rank that gives it as many numbers as the K-matrix of this width and expansion. Rivals
+    have no form of their own in the engine: they are exported multiplied out.
+    """
 
     kind: str = "kmatrix"
     width: int = 1
@@ -36,7 +44,13 @@ class LinearSpec:
             return KLinear(in_features, out_features, width=self.width, expansion=self.expansion)
         if self.kind == "dense":
             return Dense(in_features, out_features)
-        raise ValueError(f"linear kind {self.kind!r} is unknown; expected 'kmatrix' or 'dense'")
+        if self.kind == "lowrank":
+            numbers = kmatrix_numbers(in_features, out_features, self.width, self.expansion)
+            rank = max(1, round(numbers / (in_features + out_features)))
+            return LowRankLinear(in_features, out_features, rank)
+        if self.kind == "circulant":
+            return CirculantLinear(in_features, out_features)
+        raise ValueError(f"linear kind {self.kind!r} is unknown; expected one of {', '.join(KINDS)}")
 
 
 @dataclass(frozen=True)
@@ -65,9 +79,9 @@ class Architecture:
         """The JSON form."""
         plain = {name: getattr(self, name) for name in ("vocab_size", "d_model", "d_ffn", "heads")}
         linear = {
-            site: {"kind": "dense"}
-            if spec.kind == "dense"
-            else {"kind": spec.kind, "width": spec.width, "expansion": spec.expansion}
+            site: {"kind": spec.kind, "width": spec.width, "expansion": spec.expansion}
+            if spec.kind in ("kmatrix", "lowrank")
+            else {"kind": spec.kind}
             for site, spec in self.linear.items()
         }
         return {
