@@ -93,7 +93,7 @@ def test_add_norm_equals_torch(kernels: None, dtype: torch.dtype, d: int) -> Non
 @pytest.mark.parametrize("d", [1, 16, 37])
 def test_gates_equal_torch(kernels: None, dtype: torch.dtype, d: int) -> None:
     compare(ops.glu, [dtype], 3 * random(9, 2 * d))
-    compare(ops.relu, [dtype], random(9, d))
+    compare(lambda x: ops.relu_(x.clone()), [dtype], random(9, d))
 
 
 @pytest.mark.parametrize(
@@ -186,6 +186,14 @@ def slow_convolution(x: Tensor, scores: Tensor, lengths: Sequence[int], window: 
                     y[start + t] += part.flatten()
         start += length
     return y
+
+
+@pytest.mark.parametrize(
+    "sizes", [(1, 1), (16, 16), (37, 19), (64, 130)], ids=lambda sizes: f"{sizes[0]}x{sizes[1]}"
+)
+def test_transposing_is_exact(kernels: None, dtype: torch.dtype, sizes: tuple[int, int]) -> None:
+    x = random(*sizes).to(dtype)
+    assert torch.equal(cpu.transposed(x), x.t())
 
 
 @pytest.mark.parametrize("taps", [(1, 0), (3, 1), (7, 6), (31, 15)], ids=lambda taps: f"k{taps[0]}l{taps[1]}")

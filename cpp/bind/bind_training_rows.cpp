@@ -117,6 +117,17 @@ void add_rows(const TrainingKernels& kernels, const Array<T>& x, Floats sums) {
   training::add_rows(kernels.team, from, rows, columns, to);
 }
 
+template <class T>
+void transpose(const TrainingKernels& kernels, const Array<T>& x, Array<T> y) {
+  expect_shape(x, "x", {-1, -1});
+  expect_shape(y, "y", {x.shape(1), x.shape(0)});
+  T* const to = y.mutable_data();
+  const T* const from = x.data();
+  const std::size_t rows = size_at(x, 0), columns = size_at(x, 1);
+  const py::gil_scoped_release released;
+  training::transpose(kernels.team, from, rows, columns, to);
+}
+
 // scores (rows, vocabulary) become their gradient; returns the smoothed loss and the negative log-likelihood.
 template <class T>
 Pair loss(const TrainingKernels& kernels, Array<T> scores, const Ids& targets, float smoothing,
@@ -207,6 +218,8 @@ void bind_storage(py::class_<TrainingKernels>& kernels) {
            py::arg("grad_x").noconvert(), "grad_x = grad_y where y is positive, else zero.")
       .def("add_rows", &add_rows<T>, py::arg("x").noconvert(), py::arg("sums").noconvert(),
            "sums (columns) = the sum of the rows of x.")
+      .def("transpose", &transpose<T>, py::arg("x").noconvert(), py::arg("y").noconvert(),
+           "y (columns, rows) = x (rows, columns) transposed.")
       .def("loss", &loss<T>, py::arg("scores").noconvert(), py::arg("targets").noconvert(),
            py::arg("smoothing"), py::arg("weight"),
            "scores (rows, vocabulary) become the gradient of `weight` times the label-smoothed loss; a "

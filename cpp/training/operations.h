@@ -31,6 +31,9 @@ void relu_backward(const Team& team, const T* y, const T* grad_y, std::size_t nu
 template <class T>
 void add_rows(const Team& team, const T* x, std::size_t rows, std::size_t columns, float* sums);
 
+template <class T>
+void transpose(const Team& team, const T* x, std::size_t rows, std::size_t columns, T* y);
+
 void embed(const Team& team, const Embed& work, std::size_t rows, float* x);
 // grad_table is added to.
 void embed_backward(const Team& team, const Embed& work, const float* grad_x, std::size_t rows,

@@ -134,6 +134,31 @@ void add_rows(const T* x, std::size_t rows, std::size_t columns, Range range, fl
   });
 }
 
+// y (columns, rows) = x (rows, columns) transposed, for columns `range`. bfloat16 goes through float's
+// registers: exact.
+template <class T>
+void transpose_columns(const T* x, std::size_t rows, std::size_t columns, Range range, T* y) {
+  constexpr std::size_t kWidth = Reg::kWidth;
+  std::size_t i = 0;
+  for (; i + kWidth <= rows; i += kWidth) {
+    std::size_t j = range.first;
+    for (; j + kWidth <= range.last; j += kWidth) {
+      Reg square[kWidth];
+      KSERVE_UNROLL
+      for (std::size_t e = 0; e < kWidth; ++e) square[e] = load_register(x + (i + e) * columns + j);
+      Reg::transpose(square);
+      KSERVE_UNROLL
+      for (std::size_t e = 0; e < kWidth; ++e) store_register(square[e], y + (j + e) * rows + i);
+    }
+    for (; j < range.last; ++j) {
+      for (std::size_t e = 0; e < kWidth; ++e) y[j * rows + i + e] = x[(i + e) * columns + j];
+    }
+  }
+  for (; i < rows; ++i) {
+    for (std::size_t j = range.first; j < range.last; ++j) y[j * rows + i] = x[i * columns + j];
+  }
+}
+
 void embed(const Embed& a, Range rows, float* x) {
   const Vec scale = Vec::broadcast(a.scale);
   for (std::size_t row = rows.first; row < rows.last; ++row) {

@@ -12,6 +12,11 @@ using kernels::for_each_vector;
 using kernels::kLanes;
 using kernels::Vec;
 
+KSERVE_INLINE Reg load_register(const float* p) { return Reg::load(p); }
+KSERVE_INLINE Reg load_register(const Bfloat* p) { return load_bfloat(p); }
+KSERVE_INLINE void store_register(Reg x, float* p) { x.store(p); }
+KSERVE_INLINE void store_register(Reg x, Bfloat* p) { store_bfloat(x, p); }
+
 KSERVE_INLINE Vec load(const float* p) { return Vec::load(p); }
 KSERVE_INLINE Vec load(const Bfloat* p) {
   return Vec::of([=](std::size_t i) { return load_bfloat(p + i * Reg::kWidth); });

@@ -161,6 +161,8 @@ struct StorageTable {
   void (*relu_backward)(const T* y, const T* grad_y, Range range, T* grad_x);
   // sums (columns) = the sum of the rows of x (rows, columns), in the columns `range`.
   void (*add_rows)(const T* x, std::size_t rows, std::size_t columns, Range range, float* sums);
+  // y (columns, rows) = x (rows, columns) transposed, the columns `range` of x.
+  void (*transpose)(const T* x, std::size_t rows, std::size_t columns, Range range, T* y);
   void (*convolution)(const Convolution<T>&, Range sentences);
   void (*convolution_backward)(const ConvolutionBackward<T>&, Range sentences);
   void (*attention)(const Attention<T>&, Range sentences);

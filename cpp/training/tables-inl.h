@@ -11,9 +11,19 @@ constexpr ButterflyTable kButterfly = {
 
 template <class T>
 constexpr StorageTable<T> storage_table() {
-  return {add_norm<T>,      add_norm_backward<T>,  glu<T>,         glu_backward<T>,
-          relu_backward<T>, add_rows<T>,           convolution<T>, convolution_backward<T>,
-          attention<T>,     attention_backward<T>, loss<T>,        grow<T>,
+  return {add_norm<T>,
+          add_norm_backward<T>,
+          glu<T>,
+          glu_backward<T>,
+          relu_backward<T>,
+          add_rows<T>,
+          transpose_columns<T>,
+          convolution<T>,
+          convolution_backward<T>,
+          attention<T>,
+          attention_backward<T>,
+          loss<T>,
+          grow<T>,
           grow_backward<T>};
 }
 

@@ -110,9 +110,12 @@ def multiply_pairs(pairs: Tensor) -> Tensor:
 
 
 def random_rotations(stacks: int, width: int, log_n: int, generator: torch.Generator | None = None) -> Tensor:
-    """Twiddles whose 2x2 blocks are rotations by uniform angles, so that every K-matrix is orthogonal."""
+    """Twiddles whose 2x2 blocks are rotations, so that every K-matrix is orthogonal.
+
+    Angles are uniform within an eighth of a turn either way. Then no block's diagonal is smaller than the
+    rest of it, nor is it so after training, and serving may divide by it (docs/design.md, "Run-time layout").
+    """
     n = 1 << log_n
-    angle = torch.rand(stacks, 2 * width, log_n, n // 2, generator=generator)
-    angle = angle * (2 * torch.pi)
+    angle = (torch.rand(stacks, 2 * width, log_n, n // 2, generator=generator) - 0.5) * (torch.pi / 2)
     cos, sin = angle.cos(), angle.sin()
     return torch.stack((torch.stack((cos, -sin), -1), torch.stack((sin, cos), -1)), -2)

@@ -62,7 +62,7 @@ class Layer(nn.Module):
 
     def feed_forward(self, h: Tensor) -> Tensor:
         """The feed-forward block."""
-        return self.ffn_out(ops.relu(self.ffn_in(h)))
+        return self.ffn_out(ops.relu_(self.ffn_in(h)))
 
 
 class DecoderLayer(Layer):

@@ -94,7 +94,8 @@ def glu(u: Tensor) -> Tensor:
 class _Relu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = x.clamp_min(0)
+        y = x.clamp_min_(0)
+        ctx.mark_dirty(x)
         ctx.save_for_backward(y)
         return y
 
@@ -106,9 +107,9 @@ class _Relu(torch.autograd.Function):
         return grad_x
 
 
-def relu(x: Tensor) -> Tensor:
-    """See `ops.relu`; torch's own gradient of it is not vectorised on a CPU."""
-    y: Tensor = _Relu.apply(x.contiguous())
+def relu_(x: Tensor) -> Tensor:
+    """See `ops.relu_`; torch's own gradient of it is not vectorised on a CPU."""
+    y: Tensor = _Relu.apply(x)
     return y
 
 

@@ -47,9 +47,9 @@ def glu(u: Tensor) -> Tensor:
     return cpu_ops.glu(u) if cpu.usable(u) else torch_ops.glu(u)
 
 
-def relu(x: Tensor) -> Tensor:
-    """max(x, 0)."""
-    return cpu_ops.relu(x) if cpu.usable(x) else torch_ops.relu(x)
+def relu_(x: Tensor) -> Tensor:
+    """max(x, 0), in place."""
+    return cpu_ops.relu_(x) if cpu.usable(x) else torch_ops.relu_(x)
 
 
 def convolve(x: Tensor, scores: Tensor, packing: Packing, window: Window) -> Tensor:
@@ -102,7 +102,7 @@ class SmoothedCrossEntropy(torch.autograd.Function):
             negative log-likelihood, (2,) in float64.
         """
         low = table.to(hidden.dtype)
-        grad_hidden, grad_table = torch.empty_like(hidden), torch.zeros_like(table)
+        grad_hidden, grad_table = torch.empty_like(hidden), torch.empty_like(table)
         totals = torch.zeros(2, dtype=torch.float64, device=hidden.device)
         score = cpu_ops.loss_and_gradient if cpu.usable(hidden) else torch_ops.loss_and_gradient
         for start in range(0, hidden.shape[0], SmoothedCrossEntropy.CHUNK):
@@ -110,7 +110,8 @@ class SmoothedCrossEntropy(torch.autograd.Function):
             scores = hidden[rows] @ low.t()
             totals += score(scores, target[rows], smoothing, weight)
             torch.mm(scores, low, out=grad_hidden[rows])
-            grad_table += scores.t() @ hidden[rows]
+            part = (cpu.transposed(scores) if cpu.usable(scores) else scores.t()) @ hidden[rows]
+            grad_table = grad_table.copy_(part) if start == 0 else grad_table.add_(part)
         ctx.save_for_backward(grad_hidden, grad_table)  # type: ignore[attr-defined]
         ctx.mark_non_differentiable(totals)  # type: ignore[attr-defined]
         return (totals[0] * weight).float(), totals

@@ -25,9 +25,9 @@ def glu(u: Tensor) -> Tensor:
     return functional.glu(u, -1)
 
 
-def relu(x: Tensor) -> Tensor:
-    """See `ops.relu`."""
-    return functional.relu(x)
+def relu_(x: Tensor) -> Tensor:
+    """See `ops.relu_`."""
+    return functional.relu_(x)
 
 
 def _band(weights: Tensor, left: int) -> Tensor:
