@@ -151,3 +151,13 @@ class Kernels:
         """
         grad_x = grad_y where y is positive, else zero.
         """
+    @typing.overload
+    def transpose(self, x: numpy.typing.NDArray[numpy.float32], y: numpy.typing.NDArray[numpy.float32]) -> None:
+        """
+        y (columns, rows) = x (rows, columns) transposed.
+        """
+    @typing.overload
+    def transpose(self, x: numpy.typing.NDArray[numpy.uint16], y: numpy.typing.NDArray[numpy.uint16]) -> None:
+        """
+        y (columns, rows) = x (rows, columns) transposed.
+        """

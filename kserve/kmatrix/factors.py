@@ -7,6 +7,8 @@ strides (Dao et al. 2020, "Kaleidoscope", section 3; the layout is that of torch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -98,14 +100,14 @@ def materialize(twiddle: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     dtype = dtype or twiddle.dtype
     pairs = torch.bmm(increasing.to(dtype), decreasing.to(dtype).transpose(1, 2))
     n = 1 << log_n
-    return multiply_pairs(pairs.view(stacks, blocks // 2, n, n))
+    return multiply_pairs(pairs.view(stacks, blocks // 2, n, n).unbind(1))
 
 
-def multiply_pairs(pairs: Tensor) -> Tensor:
-    """The products (stacks, n, n) of pairs (stacks, width, n, n), the first of which is applied first."""
-    product = pairs[:, 0]
-    for index in range(1, pairs.shape[1]):
-        product = torch.bmm(pairs[:, index], product)
+def multiply_pairs(pairs: Sequence[Tensor]) -> Tensor:
+    """The product (stacks, n, n) of the pairs, each (stacks, n, n), the first of which is applied first."""
+    product = pairs[0]
+    for pair in pairs[1:]:
+        product = torch.bmm(pair, product)
     return product
 
 

@@ -184,16 +184,21 @@ def _dense_weights(layers: Sequence[KLinear], dtype: torch.dtype | None) -> list
 
 def _grown_weights(layers: Sequence[KLinear], dtype: torch.dtype) -> list[Tensor]:
     """The same by the extension's kernel: layers of width 1 whole, others pair by pair and multiplied."""
-    shapes = [
-        (layer.out_features, layer.in_features, layer.tile)
-        if layer.width == 1
-        else (layer.twiddle.shape[0] * layer.width * layer.inner, layer.inner, 0)
-        for layer in layers
-    ]
-    matrices = cpu.Growth.apply(dtype, shapes, *(layer.twiddle for layer in layers)) if layers else ()
+    twiddles: list[Tensor] = []
+    shapes: list[tuple[int, int, int]] = []
+    for layer in layers:
+        if layer.width == 1:
+            twiddles.append(layer.twiddle)
+            shapes.append((layer.out_features, layer.in_features, layer.tile))
+        else:
+            twiddles += layer.twiddle.split(2, dim=1)
+            shapes += [(layer.twiddle.shape[0] * layer.inner, layer.inner, 0)] * layer.width
+    matrices = iter(cpu.Growth.apply(dtype, shapes, *twiddles) if layers else ())
     return [
-        matrix
+        next(matrices)
         if layer.width == 1
-        else layer.assemble(multiply_pairs(matrix.view(-1, layer.width, layer.inner, layer.inner)))
-        for layer, matrix in zip(layers, matrices, strict=True)
+        else layer.assemble(
+            multiply_pairs([next(matrices).view(-1, layer.inner, layer.inner) for _ in range(layer.width)])
+        )
+        for layer in layers
     ]
