@@ -123,9 +123,9 @@ void transpose(const TrainingKernels& kernels, const Array<T>& x, Array<T> y) {
   expect_shape(y, "y", {x.shape(1), x.shape(0)});
   T* const to = y.mutable_data();
   const T* const from = x.data();
-  const std::size_t rows = size_at(x, 0), columns = size_at(x, 1);
+  const training::Sizes sizes = {size_at(x, 0), size_at(x, 1)};
   const py::gil_scoped_release released;
-  training::transpose(kernels.team, from, rows, columns, to);
+  training::transpose(kernels.team, from, sizes, to);
 }
 
 // scores (rows, vocabulary) become their gradient; returns the smoothed loss and the negative log-likelihood.

@@ -9,13 +9,6 @@
 namespace kserve::training {
 namespace {
 
-template <class T>
-float number(const T* p) {
-  float lanes[kLanes];
-  store(load_first(p, 1), lanes);
-  return lanes[0];
-}
-
 // scores (n) become exp(score - peak); returns {sum of them, sum of the scores} and the peak.
 template <class T>
 KSERVE_INLINE void exponentials(T* scores, std::size_t n, float* peak, float* sum, float* total) {

@@ -108,9 +108,9 @@ void add_rows(const Team& team, const T* x, std::size_t rows, std::size_t column
 }
 
 template <class T>
-void transpose(const Team& team, const T* x, std::size_t rows, std::size_t columns, T* y) {
-  for_each_range(team, columns, 16,
-                 [&](std::size_t, Range range) { team.table.of<T>().transpose(x, rows, columns, range, y); });
+void transpose(const Team& team, const T* x, Sizes sizes, T* y) {
+  for_each_range(team, sizes.columns, 64,
+                 [&](std::size_t, Range range) { team.table.of<T>().transpose(x, sizes, range, y); });
 }
 
 void embed(const Team& team, const Embed& work, std::size_t rows, float* x) {
@@ -182,7 +182,7 @@ void grow_backward(const Team& team, const std::vector<GrowthBackward<T>>& work)
   template void glu_backward(const Team&, const T*, const T*, std::size_t, std::size_t, T*);            \
   template void relu_backward(const Team&, const T*, const T*, std::size_t, T*);                        \
   template void add_rows(const Team&, const T*, std::size_t, std::size_t, float*);                      \
-  template void transpose(const Team&, const T*, std::size_t, std::size_t, T*);                         \
+  template void transpose(const Team&, const T*, Sizes, T*);                                            \
   template void convolution(const Team&, const Convolution<T>&, std::size_t);                           \
   template void convolution_backward(const Team&, const ConvolutionBackward<T>&, std::size_t);          \
   template void attention(const Team&, const Attention<T>&, std::size_t);                               \

@@ -32,7 +32,7 @@ template <class T>
 void add_rows(const Team& team, const T* x, std::size_t rows, std::size_t columns, float* sums);
 
 template <class T>
-void transpose(const Team& team, const T* x, std::size_t rows, std::size_t columns, T* y);
+void transpose(const Team& team, const T* x, Sizes sizes, T* y);
 
 void embed(const Team& team, const Embed& work, std::size_t rows, float* x);
 // grad_table is added to.

@@ -134,29 +134,53 @@ void add_rows(const T* x, std::size_t rows, std::size_t columns, Range range, fl
   });
 }
 
-// y (columns, rows) = x (rows, columns) transposed, for columns `range`. bfloat16 goes through float's
-// registers: exact.
+constexpr std::size_t kColumnsAtOnce = 64;  // more places to write to at a time cost more than they save
+
+// What does not fill a square of registers: rows first ... rows - 1 of the columns `range`.
 template <class T>
-void transpose_columns(const T* x, std::size_t rows, std::size_t columns, Range range, T* y) {
+void transpose_rest(const T* x, Sizes sizes, std::size_t first, Range range, T* y) {
+  for (std::size_t j = range.first; j < range.last; ++j) {
+    for (std::size_t i = first; i < sizes.rows; ++i) y[j * sizes.rows + i] = x[i * sizes.columns + j];
+  }
+}
+
+// The square of registers with row i and column j in its corner. bfloat16 goes through float's registers:
+// exact.
+template <class T>
+KSERVE_INLINE void transpose_square(const T* x, Sizes sizes, std::size_t i, std::size_t j, T* y) {
+  Reg square[Reg::kWidth];
+  KSERVE_UNROLL
+  for (std::size_t e = 0; e < Reg::kWidth; ++e) square[e] = load_register(x + (i + e) * sizes.columns + j);
+  Reg::transpose(square);
+  KSERVE_UNROLL
+  for (std::size_t e = 0; e < Reg::kWidth; ++e) store_register(square[e], y + (j + e) * sizes.rows + i);
+}
+
+// One strip of columns, `rows` of them, whole squares. Squares that share cache lines of y follow each other.
+template <class T>
+void transpose_strip(const T* x, Sizes sizes, Range range, std::size_t rows, T* y) {
+  constexpr std::size_t kWidth = Reg::kWidth, kLine = 64 / sizeof(T);
+  for (std::size_t line = 0; line < rows; line += kLine) {
+    const std::size_t end = line + kLine < rows ? line + kLine : rows;
+    for (std::size_t j = range.first; j < range.last; j += kWidth) {
+      for (std::size_t i = line; i < end; i += kWidth) transpose_square(x, sizes, i, j, y);
+    }
+  }
+}
+
+template <class T>
+void transpose_columns(const T* x, Sizes sizes, Range range, T* y) {
   constexpr std::size_t kWidth = Reg::kWidth;
-  std::size_t i = 0;
-  for (; i + kWidth <= rows; i += kWidth) {
-    std::size_t j = range.first;
-    for (; j + kWidth <= range.last; j += kWidth) {
-      Reg square[kWidth];
-      KSERVE_UNROLL
-      for (std::size_t e = 0; e < kWidth; ++e) square[e] = load_register(x + (i + e) * columns + j);
-      Reg::transpose(square);
-      KSERVE_UNROLL
-      for (std::size_t e = 0; e < kWidth; ++e) store_register(square[e], y + (j + e) * rows + i);
-    }
-    for (; j < range.last; ++j) {
-      for (std::size_t e = 0; e < kWidth; ++e) y[j * rows + i + e] = x[(i + e) * columns + j];
-    }
+  const std::size_t whole_rows = sizes.rows / kWidth * kWidth;
+  std::size_t j = range.first;
+  while (j + kWidth <= range.last) {
+    const std::size_t left = (range.last - j) / kWidth * kWidth;
+    const Range strip = {j, j + (left < kColumnsAtOnce ? left : kColumnsAtOnce)};
+    transpose_strip(x, sizes, strip, whole_rows, y);
+    transpose_rest(x, sizes, whole_rows, strip, y);
+    j = strip.last;
   }
-  for (; i < rows; ++i) {
-    for (std::size_t j = range.first; j < range.last; ++j) y[j * rows + i] = x[i * columns + j];
-  }
+  transpose_rest(x, sizes, 0, Range{j, range.last}, y);
 }
 
 void embed(const Embed& a, Range rows, float* x) {

@@ -12,10 +12,11 @@ using kernels::for_each_vector;
 using kernels::kLanes;
 using kernels::Vec;
 
+// A register of numbers that come from the same type and go there unchanged.
 KSERVE_INLINE Reg load_register(const float* p) { return Reg::load(p); }
 KSERVE_INLINE Reg load_register(const Bfloat* p) { return load_bfloat(p); }
 KSERVE_INLINE void store_register(Reg x, float* p) { x.store(p); }
-KSERVE_INLINE void store_register(Reg x, Bfloat* p) { store_bfloat(x, p); }
+KSERVE_INLINE void store_register(Reg x, Bfloat* p) { store_exact_bfloat(x, p); }
 
 KSERVE_INLINE Vec load(const float* p) { return Vec::load(p); }
 KSERVE_INLINE Vec load(const Bfloat* p) {
@@ -66,6 +67,13 @@ KSERVE_INLINE void each_vector(std::size_t n, Body body) {
   for_each_vector(
       n, [&](std::size_t i) { body(Lanes{i, kLanes}); },
       [&](std::size_t i, std::size_t lanes) { body(Lanes{i, lanes}); });
+}
+
+template <class T>
+float number(const T* p) {
+  float lanes[kLanes];
+  store(load_first(p, 1), lanes);
+  return lanes[0];
 }
 
 // x with the dropped lanes zero and the others scaled, for the elements from number `first` on.

@@ -24,6 +24,10 @@ struct Dropout {
   float scale = 1.0F;           // of what is kept
 };
 
+struct Sizes {
+  std::size_t rows, columns;
+};
+
 struct Range {
   std::size_t first, last;  // first ... last - 1
 };
@@ -162,7 +166,7 @@ struct StorageTable {
   // sums (columns) = the sum of the rows of x (rows, columns), in the columns `range`.
   void (*add_rows)(const T* x, std::size_t rows, std::size_t columns, Range range, float* sums);
   // y (columns, rows) = x (rows, columns) transposed, the columns `range` of x.
-  void (*transpose)(const T* x, std::size_t rows, std::size_t columns, Range range, T* y);
+  void (*transpose)(const T* x, Sizes sizes, Range range, T* y);
   void (*convolution)(const Convolution<T>&, Range sentences);
   void (*convolution_backward)(const ConvolutionBackward<T>&, Range sentences);
   void (*attention)(const Attention<T>&, Range sentences);

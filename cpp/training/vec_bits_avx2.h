@@ -26,6 +26,13 @@ inline void store_bfloat(Reg x, std::uint16_t* p) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), packed);
 }
 
+// Of a number that a bfloat16 holds exactly.
+inline void store_exact_bfloat(Reg x, std::uint16_t* p) {
+  const __m256i high = _mm256_srli_epi32(_mm256_castps_si256(x.v), 16);
+  const __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), packed);
+}
+
 // x in the lanes l where mix(seed, first + l) >= threshold, zero in the others.
 inline Reg kept(std::uint32_t seed, std::uint32_t first, std::uint32_t threshold, Reg x) {
   const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

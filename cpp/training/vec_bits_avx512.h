@@ -25,6 +25,12 @@ inline void store_bfloat(Reg x, std::uint16_t* p) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), high);
 }
 
+// Of a number that a bfloat16 holds exactly.
+inline void store_exact_bfloat(Reg x, std::uint16_t* p) {
+  const __m256i high = _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(x.v), 16));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), high);
+}
+
 // x in the lanes l where mix(seed, first + l) >= threshold, zero in the others.
 inline Reg kept(std::uint32_t seed, std::uint32_t first, std::uint32_t threshold, Reg x) {
   const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);

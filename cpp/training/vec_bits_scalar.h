@@ -26,6 +26,13 @@ inline void store_bfloat(Reg x, std::uint16_t* p) {
   *p = static_cast<std::uint16_t>(bits >> 16);
 }
 
+// Of a number that a bfloat16 holds exactly.
+inline void store_exact_bfloat(Reg x, std::uint16_t* p) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &x.v, sizeof bits);
+  *p = static_cast<std::uint16_t>(bits >> 16);
+}
+
 // x where mix(seed, first) >= threshold, else zero.
 inline Reg kept(std::uint32_t seed, std::uint32_t first, std::uint32_t threshold, Reg x) {
   std::uint32_t h = (first * kMixA) ^ seed;

@@ -124,7 +124,7 @@ class KLinear(nn.Module):
         if x.shape[-1] != self.in_features:
             raise ValueError(f"KLinear got {x.shape[-1]} features; expected {self.in_features}")
         rows = x.numel() // self.in_features
-        flat = x.reshape(rows, self.in_features)
+        flat = x if x.dim() == 2 else x.reshape(rows, self.in_features)
         if self._dense is not None:
             y = linear(flat, self._dense, self.bias)
         elif x.dtype == torch.float32 and cpu.usable(x) and cpu.usable(self.twiddle):
@@ -133,7 +133,8 @@ class KLinear(nn.Module):
             y = linear(flat, self.to_dense(), self.bias)
         else:
             y = self._multiply(flat)
-        return y.view(*x.shape[:-1], self.out_features)
+        # A view would make what is done to it in place, such as a ReLU, cost copies in the backward pass.
+        return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         """Sizes and parameter count, with the dense layer's count beside it."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 import sys
 
-# Names and numbers of <malloc.h>.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
-_GIBIBYTE = 1 << 30
+# Names and numbers of <malloc.h>, and the values that mean "never".
+_M_TRIM_THRESHOLD, _NEVER_TRIM = -1, -1
+_M_MMAP_MAX, _NEVER_MAP = -4, 0
 
 
 def keep_freed_memory() -> None:
@@ -20,6 +20,5 @@ def keep_freed_memory() -> None:
         return
     library = ctypes.CDLL(None)
     if hasattr(library, "gnu_get_libc_version"):
-        library.mallopt(_M_MMAP_THRESHOLD, _GIBIBYTE)
-        library.mallopt(_M_TRIM_THRESHOLD, _GIBIBYTE)
-        library.mallopt(_M_TOP_PAD, _GIBIBYTE >> 4)
+        library.mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
+        library.mallopt(_M_MMAP_MAX, _NEVER_MAP)

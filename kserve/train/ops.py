@@ -104,13 +104,14 @@ class SmoothedCrossEntropy(torch.autograd.Function):
         low = table.to(hidden.dtype)
         grad_hidden, grad_table = torch.empty_like(hidden), torch.empty_like(table)
         totals = torch.zeros(2, dtype=torch.float64, device=hidden.device)
-        score = cpu_ops.loss_and_gradient if cpu.usable(hidden) else torch_ops.loss_and_gradient
+        on_cpu = cpu.usable(hidden)
+        score = cpu_ops.loss_and_gradient if on_cpu else torch_ops.loss_and_gradient
         for start in range(0, hidden.shape[0], SmoothedCrossEntropy.CHUNK):
             rows = slice(start, start + SmoothedCrossEntropy.CHUNK)
             scores = hidden[rows] @ low.t()
             totals += score(scores, target[rows], smoothing, weight)
             torch.mm(scores, low, out=grad_hidden[rows])
-            part = (cpu.transposed(scores) if cpu.usable(scores) else scores.t()) @ hidden[rows]
+            part = cpu.multiply_transposed(scores, hidden[rows]) if on_cpu else scores.t() @ hidden[rows]
             grad_table = grad_table.copy_(part) if start == 0 else grad_table.add_(part)
         ctx.save_for_backward(grad_hidden, grad_table)  # type: ignore[attr-defined]
         ctx.mark_non_differentiable(totals)  # type: ignore[attr-defined]
