@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bench, name="bench")
-for training_command in (training.train, training.distill, training.export):
+for training_command in (training.train, training.distill, training.sweep, training.export):
     app.command()(training_command)
 
 Bundle = Annotated[

@@ -37,6 +37,7 @@ def test_checkpoint_of_other_sizes_is_refused(text: Path, tmp_path: Path) -> Non
         ({"training": {"steps": 5, "dropuot": 0.1}}, "training.dropuot"),
         ({"model": {"heads": "many"}}, "model.heads"),
         ({"data": {"train": [], "valid": "valid"}}, "data.train"),
+        ({"generation": {"max_source_tokens": 90}}, r"max_source_tokens=90 is above model\.max_positions=64"),
     ],
 )
 def test_wrong_recipe_entries_are_named(tmp_path: Path, change: dict[str, Any], named: str) -> None:

@@ -33,7 +33,11 @@ def recipe_dict(**training: Any) -> dict[str, Any]:
     return {
         "name": "tiny",
         "languages": {"source": "de", "target": "en"},
-        "data": {"train": [{"prefix": "train", "licence": "own"}], "valid": "valid"},
+        "data": {
+            "train": [{"prefix": "train", "licence": "own"}],
+            "valid": "valid",
+            "max_tokens_per_sentence": 60,
+        },
         "vocabulary": {"size": 60},
         "model": {
             "d_model": 16,
@@ -53,6 +57,7 @@ def recipe_dict(**training: Any) -> dict[str, Any]:
             "dropout": 0.1,
         }
         | training,
+        "generation": {"max_source_tokens": 60},
     }
 
 

@@ -86,7 +86,7 @@ def transposed(x: Tensor) -> Tensor:
 def multiply_transposed(x: Tensor, y: Tensor) -> Tensor:
     """x (rows, n) transposed, times y (rows, m).
 
-    In bfloat16 the matrix library takes almost twice as long for a transposed view as for a matrix that lies so.
+    In bfloat16 the matrix library takes almost twice as long for a transposed view as for one that lies so.
     """
     copies = x.dtype == torch.bfloat16 and y.shape[1] >= TURN_FROM
     return (transposed(x) if copies else x.t()) @ y

@@ -25,12 +25,12 @@ class Layer(nn.Module):
         self.glu = arch.glu
         self.window = ops.Window(arch.heads, taps, taps - 1 if causal else (taps - 1) // 2)
         self.conv_norm = nn.LayerNorm(d)
-        self.conv_in = arch.linear["conv_in"].make(d, 2 * d if arch.glu else d)
-        self.kernel = arch.linear["kernel"].make(d, arch.heads * taps)
-        self.conv_out = arch.linear["conv_out"].make(d, d)
+        self.conv_in = arch.make("conv_in", taps)
+        self.kernel = arch.make("kernel", taps)
+        self.conv_out = arch.make("conv_out", taps)
         self.ffn_norm = nn.LayerNorm(d)
-        self.ffn_in = arch.linear["ffn_in"].make(d, arch.d_ffn)
-        self.ffn_out = arch.linear["ffn_out"].make(arch.d_ffn, d)
+        self.ffn_in = arch.make("ffn_in", taps)
+        self.ffn_out = arch.make("ffn_out", taps)
 
     def _convolution_inputs(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """The convolution's input (rows, d) and the scores of its taps (rows, heads * taps)."""
@@ -70,12 +70,11 @@ class DecoderLayer(Layer):
 
     def __init__(self, arch: Architecture, taps: int) -> None:
         super().__init__(arch, taps, causal=True)
-        d = arch.d_model
-        self.attn_norm = nn.LayerNorm(d)
-        self.query = arch.linear["query"].make(d, d)
-        self.key = arch.linear["key"].make(d, d)
-        self.value = arch.linear["value"].make(d, d)
-        self.attn_out = arch.linear["attn_out"].make(d, d)
+        self.attn_norm = nn.LayerNorm(arch.d_model)
+        self.query = arch.make("query", taps)
+        self.key = arch.make("key", taps)
+        self.value = arch.make("value", taps)
+        self.attn_out = arch.make("attn_out", taps)
 
     def keys_values(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the encoder's output, each (source rows, d)."""

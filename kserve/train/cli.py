@@ -76,6 +76,37 @@ def distill(
         typer.echo(", ".join(f"{key} {value}" for key, value in outcome.items() if key != "files"))
 
 
+def sweep(
+    sweep_file: Annotated[Path, typer.Argument(metavar="SWEEP", help="The sweep, a YAML file.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the runs; what is done there stays.")],
+    data: TextFolders = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results here.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Also draw them into this PNG.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of training.")] = None,
+) -> None:
+    """Train a recipe in several variants and with several seeds, and score them (extra `train`)."""
+    try:
+        import torch
+
+        from kserve.bench.machine import Results, write_results
+        from kserve.train.plot import plot_sweep
+        from kserve.train.recipe import RecipeError
+        from kserve.train.sweep import run_sweep, table
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        records = run_sweep(sweep_file, _folders(data), out)
+    except RecipeError as error:
+        raise InvalidParameter(str(error)) from None
+    if json_file:
+        write_results(json_file, Results("sweep", records))
+    if plot:
+        plot_sweep(records, plot)
+    typer.echo(table(records))
+
+
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="final.pt (or another checkpoint) of a run folder.")],
     out: Annotated[Path, typer.Argument(help="Model folder to write; replaced if it is one already.")],

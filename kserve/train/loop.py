@@ -224,7 +224,11 @@ class Run:
             self.journal.draw()
 
     def run(self) -> Path:
-        """Train to the last step; SIGTERM and SIGINT save and stop. Returns the final weights."""
+        """Train to the last step; SIGTERM and SIGINT save and stop.
+
+        Returns:
+            The final weights, or the checkpoint of a run that was stopped before.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         self.journal = Journal(self.folder, self.recipe.name)
@@ -239,6 +243,8 @@ class Run:
                 bar.write(self.describe(), file=sys.stderr)
                 (self.folder / "run.json").write_text(json.dumps(self.facts(), indent=2) + "\n")
             self._train(bar)
+        if progress.step < training.steps:
+            return self.folder / "checkpoint.pt"
         return self.finish()
 
     def _train(self, bar: tqdm[Any]) -> None:
