@@ -1,4 +1,4 @@
-"""docs/train-your-own.md, followed to the letter on a little text: every command in order, up to the server."""
+"""docs/train-your-own.md, followed on a little text: every command in its order, up to the server."""
 
 from __future__ import annotations
 
