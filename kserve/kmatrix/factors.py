@@ -7,6 +7,8 @@ strides (Dao et al. 2020, "Kaleidoscope", section 3; the layout is that of torch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -81,11 +83,12 @@ def _grow_blocks(factors: Tensor) -> Tensor:
     return blocks.view(stacks, n, n)
 
 
-def materialize(twiddle: Tensor) -> Tensor:
+def materialize(twiddle: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Build the dense matrices: many rows, then one matrix product serves them all.
 
     Args:
         twiddle: (stacks, 2 * width, log2 n, n / 2, 2, 2).
+        dtype: Of the result, and of the products of butterflies; the twiddle's when absent.
 
     Returns:
         (stacks, n, n), so that y = M @ x.
@@ -94,19 +97,27 @@ def materialize(twiddle: Tensor) -> Tensor:
     # A decreasing block is the transpose of an increasing one with transposed 2x2 blocks.
     increasing = _grow_blocks(twiddle[:, 1::2].reshape(-1, log_n, *twiddle.shape[3:]))
     decreasing = _grow_blocks(twiddle[:, 0::2].transpose(-1, -2).reshape(-1, log_n, *twiddle.shape[3:]))
-    pairs = torch.bmm(increasing, decreasing.transpose(1, 2))
+    dtype = dtype or twiddle.dtype
+    pairs = torch.bmm(increasing.to(dtype), decreasing.to(dtype).transpose(1, 2))
     n = 1 << log_n
-    pairs = pairs.view(stacks, blocks // 2, n, n)
-    product = pairs[:, 0]
-    for index in range(1, blocks // 2):
-        product = torch.bmm(pairs[:, index], product)
+    return multiply_pairs(pairs.view(stacks, blocks // 2, n, n).unbind(1))
+
+
+def multiply_pairs(pairs: Sequence[Tensor]) -> Tensor:
+    """The product (stacks, n, n) of the pairs, each (stacks, n, n), the first of which is applied first."""
+    product = pairs[0]
+    for pair in pairs[1:]:
+        product = torch.bmm(pair, product)
     return product
 
 
 def random_rotations(stacks: int, width: int, log_n: int, generator: torch.Generator | None = None) -> Tensor:
-    """Twiddles whose 2x2 blocks are rotations by uniform angles, so that every K-matrix is orthogonal."""
+    """Twiddles whose 2x2 blocks are rotations, so that every K-matrix is orthogonal.
+
+    Angles are uniform within an eighth of a turn either way. Then no block's diagonal is smaller than the
+    rest of it, nor is it so after training, and serving may divide by it (docs/design.md, "Run-time layout").
+    """
     n = 1 << log_n
-    angle = torch.rand(stacks, 2 * width, log_n, n // 2, generator=generator)
-    angle = angle * (2 * torch.pi)
+    angle = (torch.rand(stacks, 2 * width, log_n, n // 2, generator=generator) - 0.5) * (torch.pi / 2)
     cos, sin = angle.cos(), angle.sin()
     return torch.stack((torch.stack((cos, -sin), -1), torch.stack((sin, cos), -1)), -2)
