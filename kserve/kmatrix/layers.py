@@ -10,12 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kserve.kmatrix import cpu
-from kserve.kmatrix.factors import butterfly_multiply, materialize, multiply_pairs, random_rotations
-
-# Where the extension's kernel cannot run (other types, other devices): from this many rows on, building the
-# dense matrix and one matrix product beats running the factors one by one in torch.
-MATERIALIZE_ROWS = 64
+from kserve.cuda.choice import Route
+from kserve.kmatrix import cpu, cuda
+from kserve.kmatrix.factors import Grid, materialize, multiply_grid, multiply_pairs, random_rotations
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -108,16 +105,15 @@ class KLinear(nn.Module):
         """The dense weight, (out_features, in_features), differentiable."""
         return self.assemble(materialize(self.twiddle))
 
-    def _multiply(self, x: Tensor) -> Tensor:
-        """Run the factors over x (rows, in_features)."""
-        rows = x.shape[0]
-        x = functional.pad(x, (0, self.grid_cols * self.tile - self.in_features))
-        x = functional.pad(x.view(rows, self.grid_cols, self.tile), (0, self.inner - self.tile))
-        x = x.repeat(1, self.grid_rows, 1)
-        y = butterfly_multiply(self.twiddle, x)[..., : self.tile]
-        y = y.reshape(rows, self.grid_rows, self.grid_cols, self.tile).sum(2)
-        y = y.reshape(rows, self.grid_rows * self.tile)[:, : self.out_features]
-        return y if self.bias is None else y + self.bias
+    def _by(self, route: Route, x: Tensor) -> Tensor:
+        """Multiply x (rows, in_features)."""
+        grid = Grid(self.tile, self.out_features)
+        if route is Route.KERNEL:
+            return cuda.multiply(x, self.twiddle, self.bias, grid)
+        if route is Route.DENSE:
+            return linear(x, self.to_dense(), self.bias)
+        y = multiply_grid(x, self.twiddle.to(x.dtype), grid)
+        return y if self.bias is None else y + self.bias.to(x.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
@@ -129,10 +125,8 @@ class KLinear(nn.Module):
             y = linear(flat, self._dense, self.bias)
         elif x.dtype == torch.float32 and cpu.usable(x) and cpu.usable(self.twiddle):
             y = cpu.butterfly_layer(flat, self.twiddle, self.bias, self.tile, self.out_features)
-        elif rows >= MATERIALIZE_ROWS:
-            y = linear(flat, self.to_dense(), self.bias)
         else:
-            y = self._multiply(flat)
+            y = self._by(cuda.route(flat, self.twiddle), flat)
         # A view would make what is done to it in place, such as a ReLU, cost copies in the backward pass.
         return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
 
