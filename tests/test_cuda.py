@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from kserve.cuda.choice import ESTIMATED, FILE, MATERIALIZE_ROWS, Choice, Route
-from kserve.cuda.devices import devices
+from kserve.cuda.devices import Device, devices
 from kserve.cuda.nvcc import Compiler, CudaUnavailable, build, compile_library, compiler, library_file
 from kserve.kmatrix import KLinear, cuda
 from kserve.kmatrix.factors import butterfly_gradients, butterfly_multiply
+from kserve.report import training_kernels
 
 LAYERS = [(5, 3, 1, 1), (3, 8, 2, 1), (8, 3, 1, 2), (6, 6, 1, 1)]
 
@@ -221,3 +222,19 @@ def test_devices_are_listed_without_torch() -> None:
     assert [device.name for device in devices()] == [
         torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
     ]
+
+
+@pytest.mark.parametrize("nvcc_works", [True, False], ids=["nvcc", "no-nvcc"])
+def test_info_says_what_would_run(nvcc_works: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with a device, which this one need not be."""
+    fake = tmp_path / "nvcc"
+    fake.write_text("#!/bin/sh\necho Cuda compilation tools, release 13.0, V13.0.88\n")
+    fake.chmod(0o755 if nvcc_works else 0o644)
+    monkeypatch.setenv("KSERVE_NVCC", str(fake))
+    monkeypatch.setenv("KSERVE_CACHE", str(tmp_path))
+    monkeypatch.setattr("kserve.report.devices", lambda: [Device("some device", (9, 0))])
+    Choice("some device", {1024: 77}, measured=True).save(tmp_path)
+    told = training_kernels()[0]
+    assert (told["device"], told["capability"], told["compiled"]) == ("some device", "9.0", False)
+    assert told["nvcc"] == ("V13.0.88" if nvcc_works else None)
+    assert ("77 at n 1024 (measured)" if nvcc_works else "no CUDA kernel: no CUDA compiler") in told["rule"]

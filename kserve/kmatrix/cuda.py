@@ -57,6 +57,12 @@ def route(x: Tensor, twiddle: Tensor) -> Route:
     return _choice(x.device.index or 0).route(x.shape[0], size, fits)
 
 
+def explain(device: torch.device) -> str:
+    """How K layers outside of `materialized` multiply on this device, in a line for logs."""
+    choice = choice_for(device.index or 0) if device.type == "cuda" else WITHOUT_DEVICE
+    return choice.explain()
+
+
 def multiply(x: Tensor, twiddle: Tensor, bias: Tensor | None, grid: Grid) -> Tensor:
     """`butterfly_layer`, its input in the type of autocast where that is on; twiddles keep theirs."""
     if torch.is_autocast_enabled("cuda"):
