@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 from kserve.bench.cli import app as bench
 from kserve.errors import InputError, InvalidParameter, KserveError, SettingsError
+from kserve.prepare.cli import app as prepare
 from kserve.train import cli as training
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bench, name="bench")
+app.add_typer(prepare, name="prepare")
 for training_command in (training.train, training.distill, training.sweep, training.export):
     app.command()(training_command)
 
