@@ -74,9 +74,9 @@ class Tokenizer:
         return any(token > PADDING and token != self._boundary for token in ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids; special ids stand for nothing. Never holds a line break."""
+        """Text of ids; special ids stand for nothing. Never holds a line break, nor a blank at its end."""
         text = str(self._processor.DecodeIds([token for token in ids if token > PADDING]))
-        return " ".join(text.splitlines())
+        return " ".join(text.splitlines()).rstrip(" ")
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The pieces of ids, as `ids` gives them back."""

@@ -12,6 +12,7 @@ import pytest
 from kserve.cli import main
 from kserve.prepare.archive import CorpusError
 from kserve.prepare.iwslt14 import TEST_SETS, prepare
+from kserve.train.recipe import load_recipe
 
 SETS = {name: [(f"Satz {i} aus {name}.", f"Sentence {i} of {name}.") for i in range(3)] for name in TEST_SETS}
 
@@ -129,6 +130,18 @@ def test_command_prints_a_table_or_json(
             assert json.loads(text)["pairs"]["iwslt14-train"] == 62
         else:
             assert text.splitlines()[0].split() == ["iwslt14-train", "62", "pairs"]
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "recipe-dense.yaml"])
+def test_recipes_read_what_is_prepared(name: str, corpus: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(Path(__file__).parents[1] / "models" / "iwslt14-de-en" / name)
+    prepared = prepare(corpus, tmp_path / "out").pairs
+    assert {recipe.data.valid, *(text.prefix for text in recipe.data.train)} <= set(prepared)
+    model = recipe.model
+    assert (model.d_model, model.d_ffn, model.heads, model.glu) == (512, 1024, 4, False)
+    assert model.encoder_kernels == [3, 7, 15, 31, 31, 31, 31]
+    assert model.decoder_kernels == [3, 7, 15, 31, 31, 31]
+    assert model.linear.kind == ("dense" if "dense" in name else "kmatrix")
 
 
 def fails(capsys: pytest.CaptureFixture[str], source: Path, out: Path) -> str:

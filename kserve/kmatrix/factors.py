@@ -2,7 +2,8 @@
 
 A twiddle has shape (stacks, 2 * width, log2 n, n / 2, 2, 2): stack, block, log2 of the stride, pair,
 output of the pair, input of the pair. Even blocks run through decreasing, odd blocks through increasing
-strides (Dao et al. 2020, "Kaleidoscope", section 3; the layout is that of torch_butterfly).
+strides (Dao et al. 2020, "Kaleidoscope", section 3; torch_butterfly orders the factors of an even block by
+application instead, kserve/convert/torch_butterfly.py).
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def materialized(module: nn.Module, dtype: torch.dtype | None = None) -> Iterato
     """
     layers = [layer for layer in module.modules() if isinstance(layer, KLinear)]
     try:
-        for layer, weight in zip(layers, _dense_weights(layers, dtype), strict=True):
+        for layer, weight in zip(layers, dense_weights(layers, dtype), strict=True):
             layer._dense = weight
         yield
     finally:
@@ -162,8 +162,8 @@ def materialized(module: nn.Module, dtype: torch.dtype | None = None) -> Iterato
             layer._dense = None
 
 
-def _dense_weights(layers: Sequence[KLinear], dtype: torch.dtype | None) -> list[Tensor]:
-    """The dense weight of each layer."""
+def dense_weights(layers: Sequence[KLinear], dtype: torch.dtype | None = None) -> list[Tensor]:
+    """The dense weight of each layer, (out_features, in_features), differentiable, in a few batched calls."""
     if all(cpu.usable(layer.twiddle) for layer in layers):
         return _grown_weights(layers, dtype or torch.float32)
     by_shape: dict[torch.Size, list[KLinear]] = defaultdict(list)

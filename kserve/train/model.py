@@ -81,18 +81,23 @@ class DynamicConvModel(nn.Module):
         d = arch.d_model
         self.embedding = nn.Embedding(arch.vocab_size, d)
         nn.init.normal_(self.embedding.weight, std=d**-0.5)
-        self.encoder = Stack([Layer(arch, taps) for taps in arch.encoder_kernels], d)
-        self.decoder = Stack([DecoderLayer(arch, taps) for taps in arch.decoder_kernels], d)
-        self.register_buffer("positions", sinusoids(arch.max_positions, d), persistent=False)
+        encoder = [Layer(arch, taps, first=not i) for i, taps in enumerate(arch.encoder_kernels)]
+        decoder = [DecoderLayer(arch, taps, first=not i) for i, taps in enumerate(arch.decoder_kernels)]
+        self.encoder, self.decoder = Stack(encoder, d), Stack(decoder, d)
+        offset = arch.position_offset
+        positions = sinusoids(arch.max_positions + offset, d)[offset:].contiguous()
+        self.register_buffer("positions", positions, persistent=False)
 
     def _embed(self, ids: Tensor, places: Tensor) -> Tensor:
         """Ids (rows,) at their places (rows,) to (rows, d)."""
         dropout = self.dropout if self.training else 0.0
         table = self.embedding.weight
+        if self.arch.begin == "end":
+            ids = torch.where(ids == BEGIN, END, ids)
         return ops.embed(table, ids.to(torch.int32), self.positions, places, dropout)
 
     def _stream(self, x: Tensor) -> Stream:
-        return Stream(x, self.dropout if self.training else 0.0, self.dtype)
+        return Stream(x, self.dropout if self.training else 0.0, self.dtype, self.arch.norm == "post")
 
     def _encode(self, x: Tensor, packing: Packing) -> Tensor:
         """Embedded source (rows, d) to encoder states (rows, d)."""
