@@ -12,7 +12,7 @@ from torch import Tensor
 from kserve.cuda.choice import ESTIMATED, FILE, MATERIALIZE_ROWS, Choice, Route
 from kserve.cuda.devices import Device, devices
 from kserve.cuda.nvcc import Compiler, CudaUnavailable, build, compile_library, compiler, library_file
-from kserve.kmatrix import KLinear, cuda
+from kserve.kmatrix import KLinear, cuda, materialized
 from kserve.kmatrix.factors import butterfly_gradients, butterfly_multiply
 from kserve.report import training_kernels
 
@@ -202,6 +202,14 @@ def test_route_follows_thresholds_and_says_so(tmp_path: Path) -> None:
     assert "estimated; measure with `kserve bench cuda`" in other.explain()
     other.save(tmp_path)
     assert Choice.load("some device", tmp_path) == choice  # kept beside the other's
+
+
+def test_layers_on_the_processor_are_built_whatever_the_rows() -> None:
+    layer = KLinear(8, 8)
+    with materialized(layer, rows=1):
+        assert layer._dense is not None
+    assert cuda.route(1, torch.float64, layer.twiddle) is Route.FACTORS
+    assert "not a CUDA device" in cuda.explain(torch.device("cpu"))
 
 
 def test_obstacle_leaves_the_other_two_and_is_told() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from kserve.cuda.choice import Choice, Route
 from kserve.cuda.nvcc import CudaUnavailable, compiler
-from kserve.kmatrix import KLinear
+from kserve.kmatrix import KLinear, cuda, materialized
 from kserve.kmatrix.factors import Grid, grid_gradients, multiply_grid
 
 pytestmark = pytest.mark.gpu
@@ -142,6 +144,20 @@ def test_other_streams_and_graphs() -> None:
         stream.synchronize()
     assert torch.equal(beside, wanted)
     assert torch.equal(captured, wanted)
+
+
+def test_layers_follow_the_saved_thresholds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KSERVE_CACHE", str(tmp_path))
+    Choice(torch.cuda.get_device_name(), {64: 10, 512: 0}, measured=True).save(tmp_path)
+    cuda.choice_for.cache_clear()
+    model = torch.nn.Sequential(KLinear(64, 64), KLinear(512, 512)).cuda()
+    layers = [layer for layer in model if isinstance(layer, KLinear)]
+    for rows, built in ((10, [False, True]), (11, [True, True]), (None, [True, True])):
+        with materialized(model, rows=rows):
+            assert [layer._dense is not None for layer in layers] == built
+    assert [cuda.route(10, torch.float32, layer.twiddle) for layer in layers] == [Route.KERNEL, Route.DENSE]
+    assert "10 at n" not in cuda.explain(torch.device("cuda"))  # told from n = 256 on
+    cuda.choice_for.cache_clear()
 
 
 def test_no_rows() -> None:

@@ -61,27 +61,22 @@ __global__ void __launch_bounds__(kMaxThreads) sum_kernel(const SumArguments<W> 
 
 int failed(cudaError_t error) { return error == cudaSuccess ? kFine : kCudaBase + static_cast<int>(error); }
 
-int attribute(cudaDeviceAttr name, int device, int& value) {
-  return failed(cudaDeviceGetAttribute(&value, name, device));
-}
-
 class Launcher {
  public:
-  explicit Launcher(void* stream) : stream_(static_cast<cudaStream_t>(stream)) {}
+  Launcher(int device, void* stream) : device_(device), stream_(static_cast<cudaStream_t>(stream)) {}
 
   int limits(Limits& limits) const {
-    int device = 0;
-    if (const int error = failed(cudaGetDevice(&device))) return error;
-    if (const int error = attribute(cudaDevAttrMultiProcessorCount, device, limits.processors)) return error;
-    if (const int error = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device, limits.shared_bytes)) {
+    // This library's copy of the run-time does not know which device its caller's copy has chosen.
+    if (const int error = failed(cudaSetDevice(device_))) return error;
+    if (const int error = attribute(cudaDevAttrMultiProcessorCount, limits.processors)) return error;
+    if (const int error = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, limits.shared_bytes)) {
       return error;
     }
-    if (const int error =
-            attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, device, limits.shared_bytes_total)) {
+    if (const int error = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, limits.shared_bytes_total)) {
       return error;
     }
     int clusters = 0;
-    if (const int error = attribute(cudaDevAttrClusterLaunch, device, clusters)) return error;
+    if (const int error = attribute(cudaDevAttrClusterLaunch, clusters)) return error;
     limits.log_cluster = clusters ? kLevels : 0;
     return kFine;
   }
@@ -125,6 +120,11 @@ class Launcher {
     return failed(cudaLaunchKernelEx(&config, kernel, arguments));
   }
 
+  int attribute(cudaDeviceAttr name, int& value) const {
+    return failed(cudaDeviceGetAttribute(&value, name, device_));
+  }
+
+  int device_;
   cudaStream_t stream_;
 };
 
@@ -136,23 +136,23 @@ using kserve::cuda::Sizes;
 
 int kserve_butterfly_forward(const Sizes* sizes, const kserve_butterfly_forward_arrays* arrays,
                              void* stream) {
-  Launcher launcher(stream);
+  Launcher launcher(sizes->device, stream);
   return kserve::cuda::run_forward(launcher, *sizes, *arrays);
 }
 
 int kserve_butterfly_workspace(const Sizes* sizes, std::int64_t* bytes) {
-  Launcher launcher(nullptr);
+  Launcher launcher(sizes->device, nullptr);
   return kserve::cuda::run_workspace(launcher, *sizes, *bytes);
 }
 
 int kserve_butterfly_backward(const Sizes* sizes, const kserve_butterfly_backward_arrays* arrays,
                               void* stream) {
-  Launcher launcher(stream);
+  Launcher launcher(sizes->device, stream);
   return kserve::cuda::run_backward(launcher, *sizes, *arrays);
 }
 
 int kserve_butterfly_plan(const Sizes* sizes, int backward, std::int64_t* eight_numbers) {
-  Launcher launcher(nullptr);
+  Launcher launcher(sizes->device, nullptr);
   return kserve::cuda::run_plan(launcher, *sizes, backward != 0, eight_numbers);
 }
 

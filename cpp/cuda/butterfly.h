@@ -11,7 +11,8 @@ extern "C" {
 // Matrices are row-major without gaps and start at multiples of 16 bytes: x (rows, in), y (rows, out),
 // twiddle (grid_rows * grid_cols, blocks, log_n, n / 2, 2, 2) with grid_rows = ceil(out / tile), grid_cols =
 // ceil(in / tile); bias (out) may be null. x and y have one type, twiddle and bias another or the same.
-// `stream` is a cudaStream_t of the current device; the call returns before the work is done.
+// `stream` is a cudaStream_t of the sizes' device, which becomes the current one; the call returns before the
+// work is done.
 struct kserve_butterfly_forward_arrays {
   const void *x, *twiddle, *bias;
   void* y;

@@ -11,6 +11,7 @@ struct Sizes {
   std::int64_t rows;
   std::int32_t in, out, tile, log_n, blocks;
   std::int32_t x_type, twiddle_type;
+  std::int32_t device;  // its number
 };
 
 struct Limits {

@@ -10,7 +10,7 @@ Two kinds of dictionaries can be carried over, because each cut of a word can be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,15 +140,9 @@ def from_sentencepiece(symbols: Sequence[str], model: Path) -> Vocabulary:
         ConvertError: the file is no SentencePiece model, or few of the symbols are pieces of it.
     """
     proto = _read_proto(model)
-    kinds = schema.ModelProto.SentencePiece
     pieces = {piece.piece: piece for piece in proto.pieces}
-    ordinary = [symbol for symbol in symbols[4:] if not symbol.startswith(_MADE_UP)]
-    missing = [symbol for symbol in ordinary if symbol not in pieces]
-    if 2 * len(missing) > len(ordinary):
-        raise ConvertError(
-            f"{len(missing)} of {len(ordinary)} symbols of the dictionary are no pieces of {model}, such as "
-            f"{missing[0]!r}; give the SentencePiece model that cut the training text, or --bpe-codes"
-        )
+    _check_cutter(symbols, pieces, model)
+    kinds = schema.ModelProto.SentencePiece
     result = Vocabulary.like(proto)
     worst = min(piece.score for piece in proto.pieces)
     for row, symbol in enumerate(symbols[4:], 4):
@@ -157,14 +151,31 @@ def from_sentencepiece(symbols: Sequence[str], model: Path) -> Vocabulary:
         else:  # a character that the model did not know passed through it as it was
             made_up = symbol.startswith(_MADE_UP)
             result.add(symbol, row, worst - 10.0, kinds.UNUSED if made_up else kinds.NORMAL)
-    result.proto.trainer_spec.byte_fallback = all(
-        piece.piece in result.names for piece in proto.pieces if piece.type == kinds.BYTE
-    ) and bool(proto.trainer_spec.byte_fallback)
-    if proto.trainer_spec.model_type == schema.TrainerSpec.BPE:
-        for piece in proto.pieces:
-            if piece.type == kinds.NORMAL and piece.piece not in result.names:
-                result.add(piece.piece, _NO_ROW, piece.score, kinds.UNUSED)
+    _add_absent(result, proto)
     return result
+
+
+def _check_cutter(symbols: Sequence[str], pieces: Container[str], model: Path) -> None:
+    """Raise ConvertError if most of the symbols cannot come from this model."""
+    ordinary = [symbol for symbol in symbols[4:] if not symbol.startswith(_MADE_UP)]
+    missing = [symbol for symbol in ordinary if symbol not in pieces]
+    if 2 * len(missing) > len(ordinary):
+        raise ConvertError(
+            f"{len(missing)} of {len(ordinary)} symbols of the dictionary are no pieces of {model}, such as "
+            f"{missing[0]!r}; give the SentencePiece model that cut the training text, or --bpe-codes"
+        )
+
+
+def _add_absent(vocabulary: Vocabulary, proto: Proto) -> None:
+    """The model's pieces that the dictionary lacks, as far as they are needed."""
+    kinds = schema.ModelProto.SentencePiece
+    absent = [piece for piece in proto.pieces if piece.piece not in vocabulary.names]
+    if any(piece.type == kinds.BYTE for piece in absent):
+        vocabulary.proto.trainer_spec.byte_fallback = False
+    if proto.trainer_spec.model_type == schema.TrainerSpec.BPE:
+        for piece in absent:
+            if piece.type == kinds.NORMAL:
+                vocabulary.add(piece.piece, _NO_ROW, piece.score, kinds.UNUSED)
 
 
 def from_bpe_codes(symbols: Sequence[str], codes: Path) -> Vocabulary:

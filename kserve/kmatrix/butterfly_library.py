@@ -33,6 +33,7 @@ class _Sizes(ctypes.Structure):
         ("blocks", ctypes.c_int32),
         ("x_type", ctypes.c_int32),
         ("twiddle_type", ctypes.c_int32),
+        ("device", ctypes.c_int32),
     )
 
 
@@ -137,7 +138,7 @@ class ButterflyLibrary:
                 raise ValueError(f"{name} is {tensor.dtype}; the CUDA kernels take float32 and bfloat16")
         return _Sizes(
             x.shape[0], x.shape[1], grid.out_features, grid.tile, twiddle.shape[2], twiddle.shape[1],
-            TYPES[x.dtype], TYPES[twiddle.dtype],
+            TYPES[x.dtype], TYPES[twiddle.dtype], x.device.index or 0,
         )  # fmt: skip
 
     def _call(self, name: str, *arguments: object) -> None:

@@ -47,18 +47,18 @@ def _choice(index: int) -> Choice:
 WITHOUT_DEVICE = Choice("", {}, obstacle="not a CUDA device")
 
 
-def route(x: Tensor, twiddle: Tensor) -> Route:
-    """How x (rows, in) is multiplied where the CPU's own kernel does not serve."""
+def route(rows: int, dtype: torch.dtype, twiddle: Tensor) -> Route:
+    """How so many rows of this type are multiplied where the CPU's own kernel does not serve."""
     size = 2 * twiddle.shape[3]
-    if x.device.type != "cuda":
-        return WITHOUT_DEVICE.route(x.shape[0], size)
+    if twiddle.device.type != "cuda":
+        return WITHOUT_DEVICE.route(rows, size)
     types = {torch.float32, torch.bfloat16}
-    fits = x.dtype in types and twiddle.dtype in types and size <= LARGEST
-    return _choice(x.device.index or 0).route(x.shape[0], size, fits)
+    fits = dtype in types and twiddle.dtype in types and size <= LARGEST
+    return _choice(twiddle.device.index or 0).route(rows, size, fits)
 
 
 def explain(device: torch.device) -> str:
-    """How K layers outside of `materialized` multiply on this device, in a line for logs."""
+    """How K layers multiply on this device, in a line for logs."""
     choice = choice_for(device.index or 0) if device.type == "cuda" else WITHOUT_DEVICE
     return choice.explain()
 

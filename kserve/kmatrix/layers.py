@@ -126,9 +126,15 @@ class KLinear(nn.Module):
         elif x.dtype == torch.float32 and cpu.usable(x) and cpu.usable(self.twiddle):
             y = cpu.butterfly_layer(flat, self.twiddle, self.bias, self.tile, self.out_features)
         else:
-            y = self._by(cuda.route(flat, self.twiddle), flat)
+            y = self._by(cuda.route(rows, flat.dtype, self.twiddle), flat)
         # A view would make what is done to it in place, such as a ReLU, cost copies in the backward pass.
         return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
+
+    def prefers_kernel(self, rows: int | None, dtype: torch.dtype | None) -> bool:
+        """Whether the CUDA kernel is faster for so many rows than a dense weight for them alone."""
+        if rows is None or not self.twiddle.is_cuda:
+            return False
+        return cuda.route(rows, dtype or self.twiddle.dtype, self.twiddle) is Route.KERNEL
 
     def extra_repr(self) -> str:
         """Sizes and parameter count, with the dense layer's count beside it."""
@@ -142,7 +148,9 @@ class KLinear(nn.Module):
 
 
 @contextmanager
-def materialized(module: nn.Module, dtype: torch.dtype | None = None) -> Iterator[None]:
+def materialized(
+    module: nn.Module, dtype: torch.dtype | None = None, rows: int | None = None
+) -> Iterator[None]:
     """Within the context every KLinear below `module` uses a dense weight built once, differentiably.
 
     All squares of one size and width go through one batched call: layer by layer, the many small products
@@ -151,8 +159,14 @@ def materialized(module: nn.Module, dtype: torch.dtype | None = None) -> Iterato
     Args:
         module: What holds the layers.
         dtype: Of the dense weights; that of the twiddles when absent.
+        rows: The most rows that a layer will multiply, if no dense weight is used twice: a layer whose CUDA
+            kernel is faster for so few is left to it.
     """
-    layers = [layer for layer in module.modules() if isinstance(layer, KLinear)]
+    layers = [
+        layer
+        for layer in module.modules()
+        if isinstance(layer, KLinear) and not layer.prefers_kernel(rows, dtype)
+    ]
     try:
         for layer, weight in zip(layers, dense_weights(layers, dtype), strict=True):
             layer._dense = weight

@@ -131,7 +131,7 @@ class DynamicConvModel(nn.Module):
             `weight` times the smoothed loss summed over the target tokens; and, without gradient, the sums of
             smoothed loss and negative log-likelihood, (2,) in float64.
         """
-        with self._dense_weights():
+        with self._dense_weights(max(batch.source.rows, batch.target.rows)):
             places = np.concatenate((batch.source.places, batch.target.places))
             ids = torch.cat((batch.source_ids, batch.target_in))
             x = self._embed(ids, torch.from_numpy(places).to(ids.device))
@@ -143,9 +143,9 @@ class DynamicConvModel(nn.Module):
         )
         return loss, totals
 
-    def _dense_weights(self) -> AbstractContextManager[None]:
+    def _dense_weights(self, rows: int) -> AbstractContextManager[None]:
         """K-matrices multiplied out once for all rows, unless the butterfly kernel multiplies by factors."""
-        return materialized(self, self.dtype) if self.multiplies_out() else nullcontext()
+        return materialized(self, self.dtype, rows) if self.multiplies_out() else nullcontext()
 
     def multiplies_out(self) -> bool:
         """Whether K-matrices become dense weights: where the hardware has matrix units for them."""
