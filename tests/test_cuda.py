@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 from kserve.cuda.choice import ESTIMATED, FILE, MATERIALIZE_ROWS, Choice, Route
 from kserve.cuda.devices import Device, devices
 from kserve.cuda.nvcc import Compiler, CudaUnavailable, build, compile_library, compiler, library_file
+from kserve.errors import SettingsError
 from kserve.kmatrix import KLinear, cuda, materialized
 from kserve.kmatrix.factors import butterfly_gradients, butterfly_multiply
 from kserve.report import training_kernels
@@ -192,7 +194,8 @@ def test_route_follows_thresholds_and_says_so(tmp_path: Path) -> None:
     assert choice.route(100, 1024) is Route.KERNEL
     assert choice.route(101, 1024) is Route.DENSE
     assert choice.route(3000, 8192) is Route.KERNEL  # as the nearest size that has a threshold
-    assert choice.route(1, 1024, fits=False) is Route.FACTORS
+    assert choice.route(1, 1024, types=False) is Route.FACTORS
+    assert replace(choice, largest=512).route(1, 1024) is Route.FACTORS
     assert "100 at n 1024" in choice.explain()
     assert "(measured)" in choice.explain()
     assert choice.save(tmp_path) == tmp_path / FILE
@@ -222,7 +225,7 @@ def test_obstacle_leaves_the_other_two_and_is_told() -> None:
 @pytest.mark.parametrize("content", ["{", "[]", '{"device": 3}', '{"device": {"n": 1}}'])
 def test_damaged_thresholds_are_refused_by_name(tmp_path: Path, content: str) -> None:
     (tmp_path / FILE).write_text(content)
-    with pytest.raises(ValueError, match="holds no thresholds"):
+    with pytest.raises(SettingsError, match="holds no thresholds"):
         Choice.load("some device", tmp_path)
 
 

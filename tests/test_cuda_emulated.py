@@ -165,6 +165,19 @@ def test_slices_that_are_not_aligned(library: EmulatedLibrary) -> None:
         assert torch.equal(library.forward(x, case.twiddle, case.bias, case.grid), wanted)
 
 
+def test_largest_size_depends_on_the_device(library: EmulatedLibrary) -> None:
+    """Three rows of n floats, or slices of them, must fit: the input of a pass, the gradient, and a sum."""
+    for shared_bytes, log_cluster, largest in (
+        (H100_SHARED, CLUSTERS, 16384),
+        (163 * 1024, ONE_BLOCK, 8192),
+        (99 * 1024, ONE_BLOCK, 8192),
+        (99 * 1024, CLUSTERS, 16384),
+        (48 * 1024, ONE_BLOCK, 4096),
+    ):
+        library.be(4, shared_bytes, log_cluster)
+        assert library.largest(torch.device("cpu")) == largest
+
+
 def test_what_is_refused(library: EmulatedLibrary) -> None:
     library.be(4, shared_bytes=60_000, log_cluster=ONE_BLOCK)
     case = Case((16384, 16384, 1, 1, 1))

@@ -16,6 +16,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from kserve.errors import SettingsError
+
 FILE = "cuda-thresholds.json"
 
 # Where the kernel cannot run: from this many rows on, building the dense matrix and one matrix product beats
@@ -46,19 +48,21 @@ class Choice:
             backward together.
         measured: Whether they were measured on a device of this name, or are estimates.
         obstacle: Why the kernel cannot run; empty if it can.
+        largest: The largest size that the kernel can do on the device.
     """
 
     device: str
     rows: Mapping[int, int]
     measured: bool = False
     obstacle: str = ""
+    largest: int = 1 << 14
 
     @classmethod
     def load(cls, device: str, cache: Path, obstacle: str = "") -> Choice:
         """The thresholds that were saved for this device, or the estimates.
 
         Raises:
-            ValueError: the file is there but holds no thresholds.
+            SettingsError: the file is there but holds no thresholds.
         """
         saved = _read(cache / FILE).get(device)
         return cls(device, ESTIMATED if saved is None else saved, saved is not None, obstacle)
@@ -73,9 +77,9 @@ class Choice:
         draft.replace(file)
         return file
 
-    def route(self, rows: int, size: int, fits: bool = True) -> Route:
-        """How `rows` rows are multiplied by squares of `size`; `fits` as `cuda.fits` tells."""
-        if fits and not self.obstacle:
+    def route(self, rows: int, size: int, types: bool = True) -> Route:
+        """How so many rows are multiplied by squares of `size`; `types`: whether the kernel takes theirs."""
+        if types and size <= self.largest and not self.obstacle:
             return Route.KERNEL if rows <= self._limit(size) else Route.DENSE
         return Route.DENSE if rows >= MATERIALIZE_ROWS else Route.FACTORS
 
@@ -106,6 +110,6 @@ def _read(file: Path) -> dict[str, dict[int, int]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise SettingsError(
             f"{file} holds no thresholds ({type(error).__name__}); remove it and run `kserve bench cuda`"
         ) from None

@@ -20,7 +20,7 @@ from kserve.cuda.nvcc import CudaUnavailable
 from kserve.kmatrix.factors import Grid
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
-LARGEST = 1 << 14  # of n
+LARGEST_LOG = 14  # of n
 
 
 class _Sizes(ctypes.Structure):
@@ -119,6 +119,20 @@ class ButterflyLibrary:
         arrays = _BackwardArrays(*(tensor.data_ptr() for tensor in tensors))
         self._call("backward", ctypes.byref(sizes), ctypes.byref(arrays), _stream(x))
         return grad_x, grad_twiddle
+
+    def largest(self, device: torch.device) -> int:
+        """The largest n that fits the shared memory of this device, of a grid both ways; 0 if none does."""
+        number = torch.empty(1, device=device)
+        for log_n in range(LARGEST_LOG, 0, -1):
+            n = 1 << log_n
+            x, twiddle = number.expand(1, 2 * n), number.expand(4, 2, log_n, n // 2, 2, 2)
+            try:
+                for backward in (False, True):
+                    self.plan(x, twiddle, Grid(n, 2 * n), backward)
+            except CudaUnavailable:
+                continue
+            return n
+        return 0
 
     def plan(self, x: Tensor, twiddle: Tensor, grid: Grid, backward: bool) -> LaunchPlan:
         """How a launch is cut on the current device."""

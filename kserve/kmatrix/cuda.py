@@ -7,6 +7,7 @@ are compiled on first use (kserve/cuda/nvcc.py) and bound by a C interface, so t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from kserve.config import Settings
 from kserve.cuda.choice import Choice, Route
 from kserve.cuda.nvcc import CudaUnavailable, build, compiler
-from kserve.kmatrix.butterfly_library import LARGEST, ButterflyLibrary
+from kserve.kmatrix.butterfly_library import TYPES, ButterflyLibrary
 from kserve.kmatrix.factors import Grid, grid_gradients, multiply_grid
 
 
@@ -30,12 +31,14 @@ def load_library(capability: tuple[int, int]) -> ButterflyLibrary:
 @cache
 def choice_for(index: int) -> Choice:
     """When which kernel runs on the CUDA device of this number. Compiles the kernels the first time."""
-    obstacle = ""
+    obstacle, largest = "", 0
     try:
-        load_library(torch.cuda.get_device_capability(index))
+        library = load_library(torch.cuda.get_device_capability(index))
+        largest = library.largest(torch.device("cuda", index))
     except CudaUnavailable as error:
         obstacle = str(error)
-    return Choice.load(torch.cuda.get_device_name(index), Settings.read().cache, obstacle)
+    found = Choice.load(torch.cuda.get_device_name(index), Settings.read().cache)
+    return replace(found, obstacle=obstacle, largest=largest)
 
 
 # torch.compile asks once, while it traces, and takes the answer for a constant.
@@ -52,15 +55,17 @@ def route(rows: int, dtype: torch.dtype, twiddle: Tensor) -> Route:
     size = 2 * twiddle.shape[3]
     if twiddle.device.type != "cuda":
         return WITHOUT_DEVICE.route(rows, size)
-    types = {torch.float32, torch.bfloat16}
-    fits = dtype in types and twiddle.dtype in types and size <= LARGEST
-    return _choice(twiddle.device.index or 0).route(rows, size, fits)
+    return _choice(_index(twiddle.device)).route(rows, size, dtype in TYPES and twiddle.dtype in TYPES)
 
 
 def explain(device: torch.device) -> str:
     """How K layers multiply on this device, in a line for logs."""
-    choice = choice_for(device.index or 0) if device.type == "cuda" else WITHOUT_DEVICE
+    choice = choice_for(_index(device)) if device.type == "cuda" else WITHOUT_DEVICE
     return choice.explain()
+
+
+def _index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
 
 
 def multiply(x: Tensor, twiddle: Tensor, bias: Tensor | None, grid: Grid) -> Tensor:
