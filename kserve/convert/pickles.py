@@ -35,8 +35,7 @@ class ConvertError(InputError):
 class Inert:
     """In place of an object whose class is not loaded: it keeps the state that was saved with it."""
 
-    def __init__(self, *arguments: object, **named: object) -> None:
-        self.arguments = arguments
+    def __init__(self, *_: object, **named: object) -> None:
         self.state: Any = named
 
     def __setstate__(self, state: Any) -> None:
