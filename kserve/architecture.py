@@ -95,6 +95,12 @@ def parse_architecture(raw: Any) -> ModelShape:
     kind = fields.get("type")
     if kind != "dynamicconv":
         raise BundleConfigError(f"config.json: architecture.type is {kind!r}; this engine runs 'dynamicconv'")
+    foreign = {key: fields[key] for key in ("norm", "position_offset", "begin") if key in fields}
+    if foreign:
+        raise BundleConfigError(
+            f"config.json: architecture has {foreign}, of a model of another program; this engine runs norms "
+            "before the blocks, positions from 0 on and a begin token of its own"
+        )
     shape = ModelShape(
         vocab_size=whole(fields, "architecture", "vocab_size", least=5),
         d_model=whole(fields, "architecture", "d_model", least=4),

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from kserve.results import Decoding
 
 from kserve.bench.cli import app as bench
+from kserve.convert.cli import app as convert
 from kserve.errors import InputError, InvalidParameter, KserveError, SettingsError
+from kserve.prepare.cli import app as prepare
 from kserve.train import cli as training
 
 app = typer.Typer(
@@ -26,6 +28,8 @@ app = typer.Typer(
 )
 
 app.add_typer(bench, name="bench")
+app.add_typer(convert, name="convert")
+app.add_typer(prepare, name="prepare")
 for training_command in (training.train, training.distill, training.sweep, training.export):
     app.command()(training_command)
 

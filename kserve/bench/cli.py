@@ -120,6 +120,34 @@ def kernel(
 
 
 @app.command()
+def cuda(
+    size: Annotated[str, typer.Option("--n", help="Sizes; a list.")] = "256,512,1024,2048,4096,8192,16384",
+    rows: Annotated[str, typer.Option("--rows", help="Rows at once; a list.")] = "1,16,64,256,1024,4096",
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; the median is shown.")] = 15,
+    save: Annotated[
+        bool, typer.Option("--save/--no-save", help="Let layers on this device choose by what was measured.")
+    ] = True,
+    json_file: JsonFile = None,
+) -> None:
+    """The CUDA butterfly against dense products and a copy; sets when layers use it (needs a CUDA device)."""
+    from kserve.bench.options import numbers
+
+    with _needs("train"):
+        from kserve.bench import cuda as bench
+    plan = bench.CudaPlan(numbers("--n", size), numbers("--rows", rows), repeats)
+    device = bench.require_device()
+    records = bench.run_cuda(plan, device)
+    _deliver(Results("cuda", records), json_file, None)
+    typer.echo(bench.table(records))
+    if save:
+        from kserve.config import Settings
+        from kserve.cuda.choice import Choice
+
+        choice = Choice(bench.device_name(device), bench.thresholds(records), measured=True)
+        typer.echo(f"{choice.save(Settings.read().cache)}: {choice.explain()}")
+
+
+@app.command()
 def page(
     results: Annotated[list[Path], typer.Argument(help="JSON files of the other benchmarks.")],
     out: Annotated[Path, typer.Option("--out", help="The page; its plots lie beside it.")] = Path(

@@ -10,12 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kserve.kmatrix import cpu
-from kserve.kmatrix.factors import butterfly_multiply, materialize, multiply_pairs, random_rotations
-
-# Where the extension's kernel cannot run (other types, other devices): from this many rows on, building the
-# dense matrix and one matrix product beats running the factors one by one in torch.
-MATERIALIZE_ROWS = 64
+from kserve.cuda.choice import Route
+from kserve.kmatrix import cpu, cuda
+from kserve.kmatrix.factors import Grid, materialize, multiply_grid, multiply_pairs, random_rotations
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -108,16 +105,15 @@ class KLinear(nn.Module):
         """The dense weight, (out_features, in_features), differentiable."""
         return self.assemble(materialize(self.twiddle))
 
-    def _multiply(self, x: Tensor) -> Tensor:
-        """Run the factors over x (rows, in_features)."""
-        rows = x.shape[0]
-        x = functional.pad(x, (0, self.grid_cols * self.tile - self.in_features))
-        x = functional.pad(x.view(rows, self.grid_cols, self.tile), (0, self.inner - self.tile))
-        x = x.repeat(1, self.grid_rows, 1)
-        y = butterfly_multiply(self.twiddle, x)[..., : self.tile]
-        y = y.reshape(rows, self.grid_rows, self.grid_cols, self.tile).sum(2)
-        y = y.reshape(rows, self.grid_rows * self.tile)[:, : self.out_features]
-        return y if self.bias is None else y + self.bias
+    def _by(self, route: Route, x: Tensor) -> Tensor:
+        """Multiply x (rows, in_features)."""
+        grid = Grid(self.tile, self.out_features)
+        if route is Route.KERNEL:
+            return cuda.multiply(x, self.twiddle, self.bias, grid)
+        if route is Route.DENSE:
+            return linear(x, self.to_dense(), self.bias)
+        y = multiply_grid(x, self.twiddle.to(x.dtype), grid)
+        return y if self.bias is None else y + self.bias.to(x.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
@@ -129,12 +125,16 @@ class KLinear(nn.Module):
             y = linear(flat, self._dense, self.bias)
         elif x.dtype == torch.float32 and cpu.usable(x) and cpu.usable(self.twiddle):
             y = cpu.butterfly_layer(flat, self.twiddle, self.bias, self.tile, self.out_features)
-        elif rows >= MATERIALIZE_ROWS:
-            y = linear(flat, self.to_dense(), self.bias)
         else:
-            y = self._multiply(flat)
+            y = self._by(cuda.route(rows, flat.dtype, self.twiddle), flat)
         # A view would make what is done to it in place, such as a ReLU, cost copies in the backward pass.
         return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
+
+    def prefers_kernel(self, rows: int | None, dtype: torch.dtype | None) -> bool:
+        """Whether the CUDA kernel is faster for so many rows than a dense weight for them alone."""
+        if rows is None or not self.twiddle.is_cuda:
+            return False
+        return cuda.route(rows, dtype or self.twiddle.dtype, self.twiddle) is Route.KERNEL
 
     def extra_repr(self) -> str:
         """Sizes and parameter count, with the dense layer's count beside it."""
@@ -148,7 +148,9 @@ class KLinear(nn.Module):
 
 
 @contextmanager
-def materialized(module: nn.Module, dtype: torch.dtype | None = None) -> Iterator[None]:
+def materialized(
+    module: nn.Module, dtype: torch.dtype | None = None, rows: int | None = None
+) -> Iterator[None]:
     """Within the context every KLinear below `module` uses a dense weight built once, differentiably.
 
     All squares of one size and width go through one batched call: layer by layer, the many small products
@@ -157,10 +159,16 @@ def materialized(module: nn.Module, dtype: torch.dtype | None = None) -> Iterato
     Args:
         module: What holds the layers.
         dtype: Of the dense weights; that of the twiddles when absent.
+        rows: The most rows that a layer will multiply, if no dense weight is used twice: a layer whose CUDA
+            kernel is faster for so few is left to it.
     """
-    layers = [layer for layer in module.modules() if isinstance(layer, KLinear)]
+    layers = [
+        layer
+        for layer in module.modules()
+        if isinstance(layer, KLinear) and not layer.prefers_kernel(rows, dtype)
+    ]
     try:
-        for layer, weight in zip(layers, _dense_weights(layers, dtype), strict=True):
+        for layer, weight in zip(layers, dense_weights(layers, dtype), strict=True):
             layer._dense = weight
         yield
     finally:
@@ -168,8 +176,8 @@ def materialized(module: nn.Module, dtype: torch.dtype | None = None) -> Iterato
             layer._dense = None
 
 
-def _dense_weights(layers: Sequence[KLinear], dtype: torch.dtype | None) -> list[Tensor]:
-    """The dense weight of each layer."""
+def dense_weights(layers: Sequence[KLinear], dtype: torch.dtype | None = None) -> list[Tensor]:
+    """The dense weight of each layer, (out_features, in_features), differentiable, in a few batched calls."""
     if all(cpu.usable(layer.twiddle) for layer in layers):
         return _grown_weights(layers, dtype or torch.float32)
     by_shape: dict[torch.Size, list[KLinear]] = defaultdict(list)

@@ -19,12 +19,13 @@ class Layer(nn.Module):
     A block takes the normed stream (rows, d) and returns what is added to the stream (`Stream`).
     """
 
-    def __init__(self, arch: Architecture, taps: int, causal: bool = False) -> None:
+    def __init__(self, arch: Architecture, taps: int, causal: bool = False, first: bool = False) -> None:
         super().__init__()
         d = arch.d_model
         self.glu = arch.glu
         self.window = ops.Window(arch.heads, taps, taps - 1 if causal else (taps - 1) // 2)
-        self.conv_norm = nn.LayerNorm(d)
+        # Norms after the blocks are named by the block that follows; before a stack's first there is none.
+        self.conv_norm = None if first and arch.norm == "post" else nn.LayerNorm(d)
         self.conv_in = arch.make("conv_in", taps)
         self.kernel = arch.make("kernel", taps)
         self.conv_out = arch.make("conv_out", taps)
@@ -68,8 +69,8 @@ class Layer(nn.Module):
 class DecoderLayer(Layer):
     """Causal convolution block, attention over the encoder's output, feed-forward block."""
 
-    def __init__(self, arch: Architecture, taps: int) -> None:
-        super().__init__(arch, taps, causal=True)
+    def __init__(self, arch: Architecture, taps: int, first: bool = False) -> None:
+        super().__init__(arch, taps, causal=True, first=first)
         self.attn_norm = nn.LayerNorm(arch.d_model)
         self.query = arch.make("query", taps)
         self.key = arch.make("key", taps)
@@ -103,18 +104,28 @@ class Stack(nn.Module, Generic[AnyLayer]):
 
 
 class Stream:
-    """The residual stream (rows, d) in float32; what a block adds waits to be added with the next norm."""
+    """The residual stream (rows, d) in float32; what a block adds waits to be added with the next norm.
 
-    def __init__(self, x: Tensor, dropout: float, dtype: torch.dtype) -> None:
-        self._x, self._dropout, self._dtype = x, dropout, dtype
+    With norms after the blocks (`post`) the stream itself becomes what is normed.
+    """
+
+    def __init__(self, x: Tensor, dropout: float, dtype: torch.dtype, post: bool = False) -> None:
+        self._x, self._dropout, self._dtype, self._post = x, dropout, dtype, post
         self._added: Tensor | None = None
 
     def add(self, y: Tensor) -> None:
         """Add dropout(y)."""
         self._added = y
 
-    def norm(self, norm: nn.LayerNorm) -> Tensor:
-        """The stream, layer-normed, in the type of the blocks."""
-        self._x, h = ops.add_norm(self._x, self._added, self._dropout, norm, self._dtype)
+    def norm(self, norm: nn.LayerNorm | None) -> Tensor:
+        """The stream, layer-normed, in the type of the blocks; as it stands before a block without a norm."""
+        if norm is None:
+            return self._x.to(self._dtype)
+        if self._post:
+            added = None if self._added is None else self._added.to(self._x.dtype)
+            _, self._x = ops.add_norm(self._x, added, self._dropout, norm, self._x.dtype)
+            h = self._x.to(self._dtype)
+        else:
+            self._x, h = ops.add_norm(self._x, self._added, self._dropout, norm, self._dtype)
         self._added = None
         return h

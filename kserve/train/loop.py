@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from kserve.kmatrix import KLinear
+from kserve.kmatrix import KLinear, cuda
 from kserve.train.batches import Schedule, StepPlan, make_batch
 from kserve.train.checkpoint import average_weights, read_checkpoint, save_atomically
 from kserve.train.data import Folders, load_corpora, read_pairs, read_training_pairs, train_tokenizer
@@ -137,6 +137,8 @@ class Run:
         """What runs where, for run.json and the first line of output."""
         layers = [module for module in self.model.modules() if isinstance(module, KLinear)]
         path = "dense weights built once a batch" if self.model.multiplies_out() else "the butterfly kernel"
+        if self.device.type == "cuda":
+            path = cuda.explain(self.device)
         return {
             "recipe": self.recipe.name,
             "text": str(self.counts),

@@ -81,18 +81,23 @@ class DynamicConvModel(nn.Module):
         d = arch.d_model
         self.embedding = nn.Embedding(arch.vocab_size, d)
         nn.init.normal_(self.embedding.weight, std=d**-0.5)
-        self.encoder = Stack([Layer(arch, taps) for taps in arch.encoder_kernels], d)
-        self.decoder = Stack([DecoderLayer(arch, taps) for taps in arch.decoder_kernels], d)
-        self.register_buffer("positions", sinusoids(arch.max_positions, d), persistent=False)
+        encoder = [Layer(arch, taps, first=not i) for i, taps in enumerate(arch.encoder_kernels)]
+        decoder = [DecoderLayer(arch, taps, first=not i) for i, taps in enumerate(arch.decoder_kernels)]
+        self.encoder, self.decoder = Stack(encoder, d), Stack(decoder, d)
+        offset = arch.position_offset
+        positions = sinusoids(arch.max_positions + offset, d)[offset:].contiguous()
+        self.register_buffer("positions", positions, persistent=False)
 
     def _embed(self, ids: Tensor, places: Tensor) -> Tensor:
         """Ids (rows,) at their places (rows,) to (rows, d)."""
         dropout = self.dropout if self.training else 0.0
         table = self.embedding.weight
+        if self.arch.begin == "end":
+            ids = torch.where(ids == BEGIN, END, ids)
         return ops.embed(table, ids.to(torch.int32), self.positions, places, dropout)
 
     def _stream(self, x: Tensor) -> Stream:
-        return Stream(x, self.dropout if self.training else 0.0, self.dtype)
+        return Stream(x, self.dropout if self.training else 0.0, self.dtype, self.arch.norm == "post")
 
     def _encode(self, x: Tensor, packing: Packing) -> Tensor:
         """Embedded source (rows, d) to encoder states (rows, d)."""
@@ -126,7 +131,7 @@ class DynamicConvModel(nn.Module):
             `weight` times the smoothed loss summed over the target tokens; and, without gradient, the sums of
             smoothed loss and negative log-likelihood, (2,) in float64.
         """
-        with self._dense_weights():
+        with self._dense_weights(max(batch.source.rows, batch.target.rows)):
             places = np.concatenate((batch.source.places, batch.target.places))
             ids = torch.cat((batch.source_ids, batch.target_in))
             x = self._embed(ids, torch.from_numpy(places).to(ids.device))
@@ -138,9 +143,9 @@ class DynamicConvModel(nn.Module):
         )
         return loss, totals
 
-    def _dense_weights(self) -> AbstractContextManager[None]:
+    def _dense_weights(self, rows: int) -> AbstractContextManager[None]:
         """K-matrices multiplied out once for all rows, unless the butterfly kernel multiplies by factors."""
-        return materialized(self, self.dtype) if self.multiplies_out() else nullcontext()
+        return materialized(self, self.dtype, rows) if self.multiplies_out() else nullcontext()
 
     def multiplies_out(self) -> bool:
         """Whether K-matrices become dense weights: where the hardware has matrix units for them."""

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from kserve.architecture import SITES
 from kserve.train.spec import Architecture, LinearSpec
@@ -70,13 +78,18 @@ class Model(_Section):
     decoder_kernels: list[PositiveInt] = [3, 7, 15]
     glu: bool = True
     max_positions: PositiveInt = 512
+    # For models of other programs: norms before or after the blocks, the number of the first position, and
+    # whether the decoder starts from its own token or from the end token.
+    norm: Literal["pre", "post"] = "pre"
+    position_offset: NonNegativeInt = 0
+    begin: Literal["own", "end"] = "own"
     linear: Linear = Linear()
     sites: dict[Literal[SITES], Linear] = {}  # type: ignore[valid-type]
 
     def architecture(self, vocab_size: int) -> Architecture:
         """The model's architecture for this vocabulary."""
         linear = {site: LinearSpec(**self.sites.get(site, self.linear).model_dump()) for site in SITES}
-        sizes = self.model_dump(include={"d_model", "d_ffn", "heads", "glu", "max_positions"})
+        sizes = self.model_dump(exclude={"encoder_kernels", "decoder_kernels", "linear", "sites"})
         return Architecture(
             vocab_size=vocab_size,
             encoder_kernels=tuple(self.encoder_kernels),

@@ -28,8 +28,8 @@ Ids = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
 ROUNDS = 4  # the lists hardly change any more
-EACH = 24  # translations of a source token
-LEAST = 0.002  # probability of one
+EACH = 64  # translations of a source token
+LEAST = 0.001  # probability of one
 ALWAYS = 128  # tokens that any sentence may hold: the most frequent ones of the target text
 WORST_LOSS = 0.1  # of BLEU on the validation text, for a list that is used by default
 _CELLS = 1 << 22  # source tokens times target tokens that are looked at together

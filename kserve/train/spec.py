@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor, nn
@@ -56,7 +56,11 @@ class LinearSpec:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of the model; `to_dict` gives the `architecture` entry of a bundle's config.json."""
+    """Sizes of the model; `to_dict` gives the `architecture` entry of a bundle's config.json.
+
+    The last three are for models of other programs (docs/design.md, "The model"); they are only written when
+    they are not as here.
+    """
 
     vocab_size: int
     d_model: int
@@ -67,12 +71,20 @@ class Architecture:
     linear: dict[str, LinearSpec]
     glu: bool = True
     max_positions: int = 512
+    norm: str = "pre"
+    position_offset: int = 0
+    begin: str = "own"
 
     def __post_init__(self) -> None:
         if self.d_model % self.heads or self.d_model % 2:
             raise ValueError(f"d_model={self.d_model} must be even and divisible by heads={self.heads}")
         if any(k < 1 or k % 2 == 0 for k in self.encoder_kernels + self.decoder_kernels):
             raise ValueError("kernel sizes must be odd and positive")
+        if self.norm not in ("pre", "post") or self.begin not in ("own", "end") or self.position_offset < 0:
+            raise ValueError(
+                f"norm {self.norm!r}, begin {self.begin!r}, position_offset {self.position_offset}; expected "
+                "'pre' or 'post', 'own' or 'end', and a number from 0 on"
+            )
         if set(self.linear) != set(SITES):
             raise ValueError(f"linear sites {sorted(self.linear)}; expected {sorted(SITES)}")
 
@@ -100,6 +112,12 @@ class Architecture:
             else {"kind": spec.kind}
             for site, spec in self.linear.items()
         }
+        foreign = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name in ("norm", "position_offset", "begin")
+            and getattr(self, field.name) != field.default
+        }
         return {
             "type": "dynamicconv",
             **plain,
@@ -108,17 +126,18 @@ class Architecture:
             "glu": self.glu,
             "max_positions": self.max_positions,
             "linear": linear,
+            **foreign,
         }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Architecture:
         """Inverse of to_dict."""
-        fields = {key: value for key, value in data.items() if key != "type"}
-        fields["encoder_kernels"] = tuple(fields["encoder_kernels"])
-        fields["decoder_kernels"] = tuple(fields["decoder_kernels"])
+        given = {key: value for key, value in data.items() if key != "type"}
+        given["encoder_kernels"] = tuple(given["encoder_kernels"])
+        given["decoder_kernels"] = tuple(given["decoder_kernels"])
         # A dense layer's precision is how a bundle stores it; in torch all is float32.
-        fields["linear"] = {
+        given["linear"] = {
             site: LinearSpec(**{key: value for key, value in spec.items() if key != "precision"})
-            for site, spec in fields["linear"].items()
+            for site, spec in given["linear"].items()
         }
-        return cls(**fields)
+        return cls(**given)
