@@ -54,6 +54,7 @@ GENERATION = {
     "max_length_ratio": 2.0,
     "max_length_extra": 10,
     "max_source_tokens": 256,
+    "shortlist": False,
 }
 
 
