@@ -13,11 +13,13 @@ from server_process import serving
 from training_runs import GERMAN, recipe_dict, start, write_recipe, write_text
 
 from kserve import Translator
+from kserve._engine import DecodingOptions
 from kserve.bundle import read_bundle
 from kserve.cli import main
 from kserve.errors import BundleConfigError, BundleTensorError, EngineFailure, InvalidParameter
 from kserve.tokenizer import END
 from kserve.train.data import Corpora
+from kserve.train.restore import restore
 from kserve.train.shortlist import ALWAYS, EACH, learn_shortlist
 
 WORDS = range(10, 40)  # of the source; word w means w + 40
@@ -105,6 +107,12 @@ def test_the_bundle_tells_what_its_lists_are_and_cost(bundle: Path) -> None:
     assert "## Shortlist" in (bundle / "README.md").read_text()
     without = read.describe()["parameters"]
     assert "shortlist" not in without
+
+
+def test_torch_restores_such_a_bundle(bundle: Path) -> None:
+    source = Translator(bundle).tokenizer.encode(texts()[0])
+    wanted = Translator(bundle).engine.translate([source], DecodingOptions(beam_size=1, shortlist=False))
+    assert restore(bundle).greedy([source], 2.0, 10) == [wanted[0][0].tokens]
 
 
 def test_info_shows_them(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
