@@ -17,8 +17,8 @@ from kserve.train.packing import ROUND_ROWS, Packing
 Rows = NDArray[np.int64]  # numbers of sentence pairs
 
 
-# Sentences of so many batches are sorted by length before they are cut into batches: enough for little padding
-# where a device pads, and few enough that what meets in a batch changes from epoch to epoch.
+# Sentences of so many batches are sorted by length before they are cut into batches: enough for little
+# padding where a device pads, and few enough that what meets in a batch changes from epoch to epoch.
 BUCKETED = 64
 
 
