@@ -113,8 +113,8 @@ def _shortlist(data: Mapping[str, Any]) -> str:
     ]
     if cost:
         parts.append(
-            f"BLEU {cost['bleu']:.2f} with it and {cost['bleu_whole']:.2f} without on {cost['text']}, where a "
-            f"sentence has {cost['listed']:.0f} tokens to choose from"
+            f"BLEU {cost['bleu']:.2f} with it and {cost['bleu_whole']:.2f} without on {cost['text']}, where "
+            f"a sentence has {cost['listed']:.0f} tokens to choose from"
         )
     return "; ".join(parts)
 

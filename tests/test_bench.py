@@ -97,7 +97,9 @@ def test_ctranslate2_keeps_to_the_bundles_lists(tmp_path: Path) -> None:
     bundle = read_bundle(model.bundle)
     lists = Shortlist(*(bundle.tensors[f"shortlist.{name}"] for name in ("first", "tokens", "always")))
     sources = [[10 + i, 50 + 3 * i, 200 - i, 2] for i in range(8)]
-    rival = make_rival(Setting("ctranslate2-float32", write_transformer(bundle, "float32", tmp_path / "c"), 1))
+    rival = make_rival(
+        Setting("ctranslate2-float32", write_transformer(bundle, "float32", tmp_path / "c"), 1)
+    )
     left = 0
     for source in sources:
         listed = [set(lists.of(source).tolist())]

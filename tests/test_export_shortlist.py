@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny_bundle
+from numpy.typing import NDArray
 from server_process import serving
 from training_runs import GERMAN, recipe_dict, start, write_recipe, write_text
 
@@ -31,13 +33,14 @@ def corpora(count: int, seed: int = 4) -> Corpora:
     """Sentences of a language whose words each have one translation, in another order."""
     rng = np.random.default_rng(seed)
     sources = [[int(w) for w in rng.choice(WORDS, rng.integers(2, 8), replace=False)] for _ in range(count)]
-    targets = [[TOPIC, *(w + 40 for w in rng.permutation(source))] for source in sources]
-    flat = []
-    for sentences in (sources, targets):
-        ids = [[*(int(i) for i in sentence), END] for sentence in sentences]
-        flat.append(np.array([i for sentence in ids for i in sentence], np.int32))
-        flat.append(np.cumsum([0, *map(len, ids)]))
-    return Corpora(*flat)
+    targets = [[TOPIC, *(int(w) + 40 for w in rng.permutation(source))] for source in sources]
+    return Corpora(*flat(sources), *flat(targets))
+
+
+def flat(sentences: list[list[int]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Ids one after another with their end tokens, and where each sentence begins."""
+    ids = [[*sentence, END] for sentence in sentences]
+    return np.array([i for sentence in ids for i in sentence], np.int32), np.cumsum([0, *map(len, ids)])
 
 
 def test_the_dictionary_of_a_made_up_language_is_found() -> None:
@@ -131,13 +134,17 @@ def texts() -> list[str]:
     return [f"{who} schläft im Garten." for who in GERMAN]
 
 
+def use_by_default(used: bool, settings: dict[str, Any]) -> None:
+    settings["generation"]["shortlist"] = used
+
+
 def test_the_default_and_its_opposite(bundle: Path, tmp_path: Path) -> None:
     for default in (True, False):
         copy = tmp_path / str(default)
         copy.mkdir()
         for file in bundle.iterdir():
             (copy / file.name).write_bytes(file.read_bytes())
-        tiny_bundle.edit_config(copy, lambda c, used=default: c["generation"].update(shortlist=used))
+        tiny_bundle.edit_config(copy, partial(use_by_default, default))
         translator = Translator(copy)
         assert translator.options().shortlist is default
         explicit = {used: translator.translate(texts(), shortlist=used) for used in (True, False)}
@@ -183,7 +190,16 @@ def test_text_that_is_not_there_is_told(
     for name in ("checkpoint.pt", "tokenizer.model"):
         (run / name).write_bytes((checkpoint.parent / name).read_bytes())
     with pytest.raises(SystemExit) as end:
-        main(["export", str(run / "checkpoint.pt"), str(tmp_path / "out"), "--shortlist", "--data", str(tmp_path)])
+        main(
+            [
+                "export",
+                str(run / "checkpoint.pt"),
+                str(tmp_path / "out"),
+                "--shortlist",
+                "--data",
+                str(tmp_path),
+            ]
+        )
     assert end.value.code == 2
     assert "cannot read" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

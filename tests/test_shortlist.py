@@ -1,4 +1,4 @@
-"""The lexical shortlist in the engine: against a float64 model that knows the same tokens, and damaged ones."""
+"""The lexical shortlist in the engine: against a float64 model of the same tokens, and damaged ones."""
 
 from __future__ import annotations
 
@@ -134,7 +134,9 @@ def test_a_given_target_is_scored_against_the_whole_vocabulary() -> None:
         DecodingOptions(n_best=4, sampling=_engine.Sampling(temperature=3.0, seed=1)),
         DecodingOptions(n_best=4, sampling=_engine.Sampling(top_k=2, seed=1)),
         DecodingOptions(beam_size=4, constraints=_engine.Constraints(no_repeat_ngram=1)),
-        DecodingOptions(beam_size=4, constraints=_engine.Constraints(suppressed=ALWAYS, repetition_penalty=2.0)),
+        DecodingOptions(
+            beam_size=4, constraints=_engine.Constraints(suppressed=ALWAYS, repetition_penalty=2.0)
+        ),
     ],
     ids=["wide", "sampling", "top-k", "no-repeat", "suppressed"],
 )

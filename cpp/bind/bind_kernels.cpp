@@ -200,8 +200,9 @@ void bind_table(py::module_& module) {
                                                                       "The kernels of one instruction set.")
       .def_property_readonly("name", [](const KernelTable& table) { return std::string(table.name); })
       .def("kmatrix", &kmatrix, py::arg("layer"), py::arg("words").noconvert(), py::arg("x").noconvert(),
-           py::arg("extras") = LinearExtras{})
-      .def("dense", &dense, py::arg("layer"), py::arg("x").noconvert(), py::arg("extras") = LinearExtras{})
+           py::arg_v("extras", LinearExtras{}, "..."))
+      .def("dense", &dense, py::arg("layer"), py::arg("x").noconvert(),
+           py::arg_v("extras", LinearExtras{}, "..."))
       .def("layer_norm", &layer_norm, py::arg("x").noconvert(), py::arg("gain").noconvert() = py::none(),
            py::arg("bias").noconvert() = py::none())
       .def("glu", &glu, py::arg("u").noconvert())

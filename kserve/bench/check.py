@@ -76,7 +76,9 @@ def check_listed(engine: str, answers: Sequence[Sequence[int]], allowed: Sequenc
     for tokens, listed in zip(answers, allowed, strict=True):
         others = set(tokens).difference(listed)
         if others:
-            raise DisagreementError(f"{engine} gave token {min(others)}, which the sentence's shortlist lacks")
+            raise DisagreementError(
+                f"{engine} gave token {min(others)}, which the sentence's shortlist lacks"
+            )
 
 
 def check_case(case: Case, answers: Mapping[str, Sequence[Answer]]) -> None:

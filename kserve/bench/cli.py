@@ -73,7 +73,9 @@ def decode(
     ] = "",
     shortlist: Annotated[
         bool,
-        typer.Option("--shortlist", help="All look only at tokens listed for the source's. [default: at all]"),
+        typer.Option(
+            "--shortlist", help="All look only at tokens listed for the source's. [default: at all]"
+        ),
     ] = False,
     calls: Annotated[int, typer.Option("--calls", min=1, help="Different batches in a round.")] = 4,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; the median is shown.")] = 5,

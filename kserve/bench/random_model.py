@@ -101,7 +101,9 @@ def _shortlist(vocab_size: int, seed: int) -> Shortlist:
     """Every token with itself and random others, and some for any sentence."""
     random = np.random.default_rng(seed)
     real = np.arange(PADDING + 1, vocab_size)
-    lists = [np.union1d(random.choice(real, min(LISTED, len(real)) - 1, replace=False), token) for token in real]
+    lists = [
+        np.union1d(random.choice(real, min(LISTED, len(real)) - 1, replace=False), token) for token in real
+    ]
     first = np.zeros(vocab_size + 1, np.int32)
     first[PADDING + 2 :] = np.cumsum([len(one) for one in lists])
     always = np.sort(random.choice(real, min(ALWAYS, len(real) // 2), replace=False))
