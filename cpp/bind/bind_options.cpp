@@ -97,6 +97,26 @@ void bind_control(py::module_& module) {
       .def_readonly("deadline", &Control::deadline, "Seconds from the start of the call; 0: none.");
 }
 
+void bind_option_fields(py::class_<DecodingOptions>& bound) {
+  using Options = DecodingOptions;
+  bound.def_readonly("beam_size", &Options::beam_size)
+      .def_readonly("n_best", &Options::n_best)
+      .def_readonly("length_penalty", &Options::length_penalty)
+      .def_readonly("max_length", &Options::max_length, "Tokens with the end token; 0: from the source.")
+      .def_readonly("max_length_ratio", &Options::max_length_ratio)
+      .def_readonly("max_length_extra", &Options::max_length_extra)
+      .def_readonly("max_batch_tokens", &Options::max_batch_tokens,
+                    "Source tokens times beam that are worked on together.")
+      .def_readonly("shortlist", &Options::shortlist,
+                    "Look only at tokens that may translate the source's, where the model has such a list.")
+      .def_readonly("rules", &Options::rules)
+      .def_readonly("constraints", &Options::constraints)
+      .def_readonly("sampling", &Options::sampling)
+      .def_readonly("attention", &Options::attention, "Keep the attention of every token.")
+      .def_readonly("attention_layer", &Options::attention_layer, "Of this decoder layer; -1: the last.")
+      .def_readonly("control", &Options::control);
+}
+
 void bind_options(py::module_& module) {
   const DecodingOptions defaults;
   const auto make = [](std::int64_t beam_size, std::int64_t n_best, double length_penalty,
@@ -119,32 +139,18 @@ void bind_options(py::module_& module) {
                            attention_layer,
                            std::move(control)};
   };
-  using Options = DecodingOptions;
-  py::class_<Options>(module, "DecodingOptions", "How to decode; checked when a call uses them.")
-      .def(py::init(make), py::arg("beam_size") = defaults.beam_size, py::arg("n_best") = defaults.n_best,
-           py::arg("length_penalty") = defaults.length_penalty, py::arg("max_length") = defaults.max_length,
-           py::arg("max_length_ratio") = defaults.max_length_ratio,
-           py::arg("max_length_extra") = defaults.max_length_extra,
-           py::arg("max_batch_tokens") = defaults.max_batch_tokens, py::arg("shortlist") = defaults.shortlist,
-           py::arg_v("rules", BeamRules(), "..."), py::arg_v("constraints", Constraints(), "..."),
-           py::arg("sampling") = py::none(), py::arg("attention") = defaults.attention,
-           py::arg("attention_layer") = defaults.attention_layer, py::arg_v("control", Control(), "..."))
-      .def_readonly("beam_size", &Options::beam_size)
-      .def_readonly("n_best", &Options::n_best)
-      .def_readonly("length_penalty", &Options::length_penalty)
-      .def_readonly("max_length", &Options::max_length, "Tokens with the end token; 0: from the source.")
-      .def_readonly("max_length_ratio", &Options::max_length_ratio)
-      .def_readonly("max_length_extra", &Options::max_length_extra)
-      .def_readonly("max_batch_tokens", &Options::max_batch_tokens,
-                    "Source tokens times beam that are worked on together.")
-      .def_readonly("shortlist", &Options::shortlist,
-                    "Look only at tokens that may translate the source's, where the model has such a list.")
-      .def_readonly("rules", &Options::rules)
-      .def_readonly("constraints", &Options::constraints)
-      .def_readonly("sampling", &Options::sampling)
-      .def_readonly("attention", &Options::attention, "Keep the attention of every token.")
-      .def_readonly("attention_layer", &Options::attention_layer, "Of this decoder layer; -1: the last.")
-      .def_readonly("control", &Options::control);
+  py::class_<DecodingOptions> bound(module, "DecodingOptions",
+                                    "How to decode; checked when a call uses them.");
+  bound.def(py::init(make), py::arg("beam_size") = defaults.beam_size, py::arg("n_best") = defaults.n_best,
+            py::arg("length_penalty") = defaults.length_penalty, py::arg("max_length") = defaults.max_length,
+            py::arg("max_length_ratio") = defaults.max_length_ratio,
+            py::arg("max_length_extra") = defaults.max_length_extra,
+            py::arg("max_batch_tokens") = defaults.max_batch_tokens,
+            py::arg("shortlist") = defaults.shortlist, py::arg_v("rules", BeamRules(), "..."),
+            py::arg_v("constraints", Constraints(), "..."), py::arg("sampling") = py::none(),
+            py::arg("attention") = defaults.attention, py::arg("attention_layer") = defaults.attention_layer,
+            py::arg_v("control", Control(), "..."));
+  bind_option_fields(bound);
 }
 
 // (time, source), or None.

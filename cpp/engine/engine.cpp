@@ -60,47 +60,69 @@ Engine::Engine(const Architecture& architecture, const TensorMap& tensors, const
       model_(make_model(bind_weights(architecture, tensors), choose_table(isa))) {}
 
 // One thread's part of a call: takes sentences while there is room, and moves those it has on together.
-void Engine::work(const Call& call, Request& request, Queue& queue, Results& results) const {
-  RunningBatch batch(model_, pool_);
-  std::vector<std::unique_ptr<SentenceJob>> jobs;
-  std::vector<SentenceJob*> live, arrived;
-  std::size_t used = 0;
-  const auto take = [&] {
+class Engine::Part {
+ public:
+  Part(const Engine& engine, const Call& call, Request& request, Queue& queue)
+      : engine_(engine), call_(call), request_(request), queue_(queue), batch_(engine.model_, engine.pool_) {}
+
+  void run(Results& results) {
+    for (take(); !jobs_.empty() && !request_.watch.failed(); take()) {
+      batch_.prepare(arrived_);
+      arrived_.clear();
+      step();
+      hand_over(results);
+    }
+  }
+
+ private:
+  void take() {
     // New ones are encoded together: it waits until a good part is free.
-    if (!jobs.empty() && used > queue.limit - queue.limit / 4) return;
-    const std::lock_guard<std::mutex> guard(queue.lock);
-    for (; queue.next < queue.order.size(); ++queue.next) {
-      const std::size_t index = queue.order[queue.next],
-                        added = cost(call.sources[index].size(), request.options);
-      if (!jobs.empty() && used + added > queue.limit) return;
-      used += added;
-      jobs.push_back(std::make_unique<SentenceJob>(model_, request,
-                                                   make_task(call, request.options, architecture(), index),
-                                                   narrow(call.sources[index]), pool_));
-      arrived.push_back(jobs.back().get());
+    if (!jobs_.empty() && used_ > queue_.limit - queue_.limit / 4) return;
+    const std::lock_guard<std::mutex> guard(queue_.lock);
+    for (; queue_.next < queue_.order.size(); ++queue_.next) {
+      const std::size_t index = queue_.order[queue_.next];
+      const std::size_t added = cost(call_.sources[index].size(), request_.options);
+      if (!jobs_.empty() && used_ + added > queue_.limit) return;
+      used_ += added;
+      Task task = make_task(call_, request_.options, engine_.architecture(), index);
+      jobs_.push_back(std::make_unique<SentenceJob>(engine_.model_, request_, std::move(task),
+                                                    narrow(call_.sources[index]), engine_.pool_));
+      arrived_.push_back(jobs_.back().get());
     }
-  };
-  for (take(); !jobs.empty() && !request.watch.failed(); take()) {
-    batch.prepare(arrived);
-    arrived.clear();
-    live.clear();
-    for (auto& job : jobs) {
+  }
+
+  void step() {
+    live_.clear();
+    for (auto& job : jobs_) {
       job->poll();
-      if (job->rows() > 0) live.push_back(job.get());
+      if (job->rows() > 0) live_.push_back(job.get());
     }
-    if (!live.empty()) batch.step(live);
-    for (std::size_t i = 0; i < jobs.size();) {
-      if (jobs[i]->rows() > 0) {
+    if (!live_.empty()) batch_.step(live_);
+  }
+
+  // Results of the sentences that are done, which leave.
+  void hand_over(Results& results) {
+    for (std::size_t i = 0; i < jobs_.size();) {
+      if (jobs_[i]->rows() > 0) {
         ++i;
         continue;
       }
-      const std::size_t index = jobs[i]->task().index;
-      results[index] = jobs[i]->result();
-      used -= cost(call.sources[index].size(), request.options);
-      jobs.erase(jobs.begin() + static_cast<std::ptrdiff_t>(i));
+      const std::size_t index = jobs_[i]->task().index;
+      results[index] = jobs_[i]->result();
+      used_ -= cost(call_.sources[index].size(), request_.options);
+      jobs_.erase(jobs_.begin() + static_cast<std::ptrdiff_t>(i));
     }
   }
-}
+
+  const Engine& engine_;
+  const Call& call_;
+  Request& request_;
+  Queue& queue_;
+  RunningBatch batch_;
+  std::vector<std::unique_ptr<SentenceJob>> jobs_;
+  std::vector<SentenceJob*> live_, arrived_;
+  std::size_t used_ = 0;  // cost of the jobs
+};
 
 Engine::Results Engine::run(const Call& call, const DecodingOptions& options) const {
   Results results(call.sources.size());
@@ -109,7 +131,7 @@ Engine::Results Engine::run(const Call& call, const DecodingOptions& options) co
   Queue queue(call.sources, options, workers);
   parallel_for(workers, workers, [&](std::size_t) {
     try {
-      work(call, request, queue, results);
+      Part(*this, call, request, queue).run(results);
     } catch (...) {
       request.watch.fail();
       throw;

@@ -45,10 +45,10 @@ class Engine {
 
  private:
   struct Queue;
+  class Part;
   using Results = std::vector<std::vector<Hypothesis>>;
 
   Results run(const Call& call, const DecodingOptions& options) const;
-  void work(const Call& call, Request& request, Queue& queue, Results& results) const;
 
   std::size_t threads_;
   Model model_;
