@@ -72,6 +72,8 @@ class ServerSettings(Settings):
     cors_origins: Words = Field(("*",), description="origins of pages that may call; none if empty")
     docs: bool = Field(True, description="serve /docs and /openapi.json")
     metrics: bool = Field(True, description="serve /metrics")
+    web: bool = Field(True, description="serve the pages / and /compare")
+    compare: bool = Field(True, description="let /compare make a model's dense twin in memory, when asked")
 
     keys: Path | None = Field(None, description="file of API keys, as `kserve key` writes it")
     require_key: bool = Field(True, description="with a file of keys: refuse requests without one")

@@ -96,5 +96,7 @@ def _strip_prefix(scope: Scope, prefix: str) -> None:
     """Paths are the same whether the proxy cuts its prefix off or not; links in answers have it."""
     if prefix:
         scope["root_path"] = prefix
+        if scope["path"] == prefix:
+            scope["path"] += "/"
         if not scope["path"].startswith(f"{prefix}/"):
             scope["path"] = prefix + scope["path"]

@@ -16,6 +16,7 @@ from kserve.api.access import Access, Caller, key_in_headers
 from kserve.api.body import BodyLimits, Form, read_form
 from kserve.api.driver import Timings
 from kserve.api.jobs import Jobs
+from kserve.api.race import Races
 from kserve.api.service import Service
 from kserve.api.stored import FileStore
 from kserve.errors import Cancelled
@@ -32,6 +33,7 @@ class State:
     access: Access
     files: FileStore
     jobs: Jobs
+    races: Races | None  # None: comparing is off
 
     @property
     def body_limits(self) -> BodyLimits:
