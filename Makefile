@@ -6,15 +6,16 @@
 #   make page     every benchmark of docs/benchmarks.md anew, and the page itself (hours; an idle machine)
 #   make stub     write that stub anew
 #   make proof    what takes longer: a bare install without torch, and the engine against torch on real text
+#   make gpu      on a machine with a CUDA device: parity, gradients, compute-sanitizer, times
 #   make install  install into the Python that PYTHON names
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := CMakeLists.txt pyproject.toml $(shell find cpp -name '*.cpp' -o -name '*.h')
-CXX_FILES := $(shell find cpp -name '*.cpp' -o -name '*.h')
+NATIVE := CMakeLists.txt pyproject.toml $(shell find cpp -not -path 'cpp/cuda/*' '(' -name '*.cpp' -o -name '*.h' ')')
+CXX_FILES := $(shell find cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 
-.PHONY: run test check bench page stub proof install
+.PHONY: run test check bench page stub proof gpu install
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.ready
@@ -55,6 +56,15 @@ stub: $(VENV)/.ready-dev
 	$(BIN)/pybind11-stubgen kserve._engine -o build/stub
 	mkdir -p kserve/_engine
 	cp build/stub/kserve/_engine/*.pyi kserve/_engine/
+
+# compute-sanitizer slows everything a hundredfold: it gets the tests marked for it, small ones of every kind.
+SANITIZE := compute-sanitizer --error-exitcode 1 --target-processes all
+gpu: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -m gpu
+	$(SANITIZE) --tool memcheck $(BIN)/python -m pytest -m 'gpu and sanitize'
+	$(SANITIZE) --tool racecheck $(BIN)/python -m pytest -m 'gpu and sanitize'
+	$(SANITIZE) --tool initcheck $(BIN)/python -m pytest -m 'gpu and sanitize'
+	$(BIN)/kserve bench cuda --json $(RESULTS)/cuda.json
 
 install:
 	$(PYTHON) -m pip install .

@@ -20,7 +20,7 @@ _LIMIT = 1 << 24  # no size in a real model comes near; larger ones are damage, 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a tensor must be: its type by the safetensors name (F16, F32, I8, U32) and its shape."""
+    """What a tensor must be: its type by the safetensors name (F16, F32, I8, I32, U32) and its shape."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -37,6 +37,14 @@ class LinearKind:
 
 
 @dataclass(frozen=True)
+class ShortlistSize:
+    """Of the lists of tokens that may translate a source token: all of them together, and that of any sentence."""
+
+    tokens: int
+    always: int
+
+
+@dataclass(frozen=True)
 class ModelShape:
     """Sizes of the encoder-decoder; field names are those of config.json."""
 
@@ -49,6 +57,7 @@ class ModelShape:
     glu: bool
     max_positions: int
     linear: Mapping[str, LinearKind]
+    shortlist: ShortlistSize | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,12 @@ def parse_architecture(raw: Any) -> ModelShape:
     kind = fields.get("type")
     if kind != "dynamicconv":
         raise BundleConfigError(f"config.json: architecture.type is {kind!r}; this engine runs 'dynamicconv'")
+    foreign = {key: fields[key] for key in ("norm", "position_offset", "begin") if key in fields}
+    if foreign:
+        raise BundleConfigError(
+            f"config.json: architecture has {foreign}, of a model of another program; this engine runs norms "
+            "before the blocks, positions from 0 on and a begin token of its own"
+        )
     shape = ModelShape(
         vocab_size=whole(fields, "architecture", "vocab_size", least=5),
         d_model=whole(fields, "architecture", "d_model", least=4),
@@ -93,9 +108,10 @@ def parse_architecture(raw: Any) -> ModelShape:
         heads=whole(fields, "architecture", "heads"),
         encoder_kernels=_kernels(fields, "encoder_kernels"),
         decoder_kernels=_kernels(fields, "decoder_kernels"),
-        glu=_flag(fields, "glu"),
+        glu=flag(fields, "architecture", "glu"),
         max_positions=whole(fields, "architecture", "max_positions", least=2),
         linear=_linear(fields.get("linear")),
+        shortlist=_shortlist(fields.get("shortlist")),
     )
     if shape.d_model % shape.heads or shape.d_model % 2:
         raise BundleConfigError(
@@ -133,14 +149,19 @@ def expected_tensors(shape: ModelShape) -> dict[str, TensorSpec]:
         for suffix, spec in _weight(layer, shape.linear[layer.site]).items():
             result[f"{layer.name}.{suffix}"] = spec
         result[f"{layer.name}.bias"] = TensorSpec("F32", (layer.outputs,))
+    if shape.shortlist is not None:
+        result["shortlist.first"] = TensorSpec("I32", (shape.vocab_size + 1,))
+        result["shortlist.tokens"] = TensorSpec("I32", (shape.shortlist.tokens,))
+        result["shortlist.always"] = TensorSpec("I32", (shape.shortlist.always,))
     return result
 
 
 def count_parameters(shape: ModelShape) -> dict[str, int]:
     """Numbers in the model: all stored ones, those of the linear layers, and a dense twin's linear layers."""
     specs = expected_tensors(shape)
-    # The output layer holds the numbers of the embedding once more.
-    total = sum(_numbers(spec) for name, spec in specs.items() if name != "output.panels")
+    # The output layer holds the numbers of the embedding once more; a shortlist is no part of the model.
+    apart = ("output.panels", "shortlist.")
+    total = sum(_numbers(spec) for name, spec in specs.items() if not name.startswith(apart))
     linear = sum(_numbers(spec) for name, spec in specs.items() if name.endswith((".kmatrix", ".dense")))
     dense = sum(layer.inputs * layer.outputs for layer in linear_layers(shape))
     return {"total": total, "linear": linear, "linear_dense": dense}
@@ -153,6 +174,14 @@ def whole(fields: Mapping[str, Any], where: str, name: str, least: int = 1) -> i
         raise BundleConfigError(
             f"config.json: {where}.{name} is {value!r}; expected a whole number from {least} to {_LIMIT}"
         )
+    return value
+
+
+def flag(fields: Mapping[str, Any], where: str, name: str) -> bool:
+    """A field of config.json that says yes or no."""
+    value = fields.get(name)
+    if not isinstance(value, bool):
+        raise BundleConfigError(f"config.json: {where}.{name} is {value!r}; expected true or false")
     return value
 
 
@@ -187,13 +216,6 @@ def _mapping(value: Any, where: str) -> Mapping[str, Any]:
     return value
 
 
-def _flag(fields: Mapping[str, Any], name: str) -> bool:
-    value = fields.get(name)
-    if not isinstance(value, bool):
-        raise BundleConfigError(f"config.json: architecture.{name} is {value!r}; expected true or false")
-    return value
-
-
 def _kernels(fields: Mapping[str, Any], name: str) -> tuple[int, ...]:
     value = fields.get(name)
     good = isinstance(value, list) and value and all(_is_odd(taps) for taps in value)
@@ -206,6 +228,14 @@ def _kernels(fields: Mapping[str, Any], name: str) -> tuple[int, ...]:
 
 def _is_odd(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1023 and value % 2 == 1
+
+
+def _shortlist(raw: Any) -> ShortlistSize | None:
+    if raw is None:
+        return None
+    fields = _mapping(raw, "architecture.shortlist")
+    where = "architecture.shortlist"
+    return ShortlistSize(whole(fields, where, "tokens", least=0), whole(fields, where, "always", least=0))
 
 
 def _linear(raw: Any) -> dict[str, LinearKind]:

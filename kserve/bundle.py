@@ -28,6 +28,7 @@ from kserve.architecture import (
     TensorSpec,
     count_parameters,
     expected_tensors,
+    flag,
     parse_architecture,
     whole,
 )
@@ -58,6 +59,7 @@ class Generation:
     max_length_ratio: float
     max_length_extra: int
     max_source_tokens: int  # the end token included; longer lines are split
+    shortlist: bool  # look only at tokens that may translate the source's
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,6 @@ class Bundle:
         files = {name: (self.path / name).stat().st_size for name in (CONFIG, MODEL, TOKENIZER, CARD)
                  if (self.path / name).exists()}  # fmt: skip
         shape = asdict(self.shape)
-        shape["linear"] = {site: asdict(kind) for site, kind in self.shape.linear.items()}
         return {
             "name": self.name,
             "path": str(self.path),
@@ -254,7 +255,13 @@ def _generation(raw: Any, shape: ModelShape) -> Generation:
         max_length_ratio=_number(raw, "max_length_ratio"),
         max_length_extra=whole(raw, "generation", "max_length_extra", least=0),
         max_source_tokens=whole(raw, "generation", "max_source_tokens", least=2),
+        shortlist=flag(raw, "generation", "shortlist"),
     )
+    if result.shortlist and shape.shortlist is None:
+        raise BundleConfigError(
+            "config.json: generation.shortlist is true, and architecture.shortlist tells of none; export with "
+            "--shortlist, or make it false"
+        )
     if result.max_source_tokens > shape.max_positions:
         raise BundleConfigError(
             f"config.json: generation.max_source_tokens is {result.max_source_tokens}; the model has "

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from kserve.results import Decoding
 
 from kserve.bench.cli import app as bench
-from kserve.errors import InputError, InvalidParameter, KserveError, MissingDependency, SettingsError
+from kserve.convert.cli import app as convert
+from kserve.errors import InputError, InvalidParameter, KserveError, SettingsError
+from kserve.prepare.cli import app as prepare
+from kserve.train import cli as training
 
 app = typer.Typer(
     help="Machine translation on CPUs with K-matrix models.",
@@ -25,6 +28,10 @@ app = typer.Typer(
 )
 
 app.add_typer(bench, name="bench")
+app.add_typer(convert, name="convert")
+app.add_typer(prepare, name="prepare")
+for training_command in (training.train, training.distill, training.sweep, training.export):
+    app.command()(training_command)
 
 Bundle = Annotated[
     Path | None,
@@ -57,6 +64,13 @@ LoopGuard = Annotated[
     int | None, typer.Option("--loop-guard", help="End what repeats itself so often in a row; 4 is safe.")
 ]
 Prefix = Annotated[str | None, typer.Option("--prefix", help="What every translation begins with.")]
+Shortlist = Annotated[
+    bool | None,
+    typer.Option(
+        "--shortlist/--no-shortlist",
+        help="Choose among tokens that may translate the source's. [default: the model's]",
+    ),
+]
 Suppress = Annotated[
     list[str] | None, typer.Option("--suppress", help="A piece that never comes; may be repeated.")
 ]
@@ -77,6 +91,7 @@ def translate(
     repetition_penalty: Repetition = None,
     loop_guard: LoopGuard = None,
     prefix: Prefix = None,
+    shortlist: Shortlist = None,
     suppress: Suppress = None,
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="Translate a .docx .odt .html .md .srt or .txt file.")
@@ -101,6 +116,7 @@ def translate(
         "repetition_penalty": repetition_penalty,
         "loop_guard": loop_guard,
         "prefix": prefix,
+        "shortlist": shortlist,
         "suppress": suppress,
     }
     if file:
@@ -209,6 +225,7 @@ def evaluate_command(
     ref: Annotated[Path, typer.Option("--ref", help="Its reference translation.")],
     bundle: Bundle = None,
     beam: Beam = None,
+    shortlist: Shortlist = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result here.")] = None,
     isa: Isa = None,
     threads: Threads = None,
@@ -218,69 +235,11 @@ def evaluate_command(
     from kserve.translator import Translator
 
     test = read_test_set(src, ref)
-    result = evaluate(Translator(bundle, isa, threads), test, {"beam_size": beam})
+    decoding: Decoding = {"beam_size": beam, "shortlist": shortlist}
+    result = evaluate(Translator(bundle, isa, threads), test, decoding)
     if json_file:
         write_json(json_file, result)
     typer.echo(summary(result))
-
-
-@app.command()
-def train(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Folder of the text. [default: KSERVE_DATA]")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Run folder; an interrupted run there goes on. [default: runs/NAME]"),
-    ] = None,
-) -> None:
-    """Train a model by a recipe (needs the extra `train`)."""
-    from kserve.config import Settings
-
-    try:
-        from kserve.train.loop import train as run
-        from kserve.train.recipe import RecipeError
-    except ModuleNotFoundError as error:
-        raise _missing(error) from None
-    folder = Settings.read(data=data).data
-    if folder is None:
-        raise InvalidParameter("no folder of parallel text; give --data FOLDER or set KSERVE_DATA")
-    try:
-        typer.echo(run(recipe, folder, out))
-    except RecipeError as error:
-        raise InvalidParameter(str(error)) from None
-
-
-@app.command()
-def export(
-    checkpoint: Annotated[Path, typer.Argument(help="final.pt (or another checkpoint) of a run folder.")],
-    out: Annotated[Path, typer.Argument(help="Model folder to write; replaced if it is one already.")],
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="SentencePiece model. [default: that of the run folder]")
-    ] = None,
-    scores: Annotated[
-        list[Path] | None, typer.Option("--scores", help="A JSON file of `kserve eval`; may be repeated.")
-    ] = None,
-) -> None:
-    """Write the model folder of a checkpoint (needs the extra `train`)."""
-    try:
-        from kserve.train.export import ExportError
-        from kserve.train.export import export as run
-    except ModuleNotFoundError as error:
-        raise _missing(error) from None
-    try:
-        typer.echo(run(checkpoint, out, tokenizer, scores or ()))
-    except ExportError as error:
-        raise InvalidParameter(str(error)) from None
-
-
-def _missing(error: ModuleNotFoundError) -> KserveError:
-    return MissingDependency(
-        f"this command needs the module {error.name}; install the extra: pip install "
-        "'kmatrix-serve[train]', or "
-        "pip install '.[train]' in the source folder"
-    )
 
 
 def main(arguments: list[str] | None = None) -> None:

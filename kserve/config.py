@@ -47,6 +47,10 @@ class Settings(BaseSettings):
 
     model: Path | None = Field(None, description="model folder; the bundled model when absent")
     data: Path | None = Field(None, description="folder of parallel text, for training")
+    cache: Path = Field(
+        Path.home() / ".cache" / "kserve", description="folder for what is compiled or measured on first use"
+    )
+    nvcc: Path | None = Field(None, description="CUDA compiler, for training; the one on PATH when absent")
     isa: str = Field(
         "", description="instruction set to force: amx, avx512vnni, avx512, avx2 or scalar; the best if empty"
     )

@@ -25,6 +25,7 @@ class Request:
             known = ", ".join(Decoding.__annotations__)
             raise TypeError(f"unknown option {unknown[0]!r}; the options are {known}")
         self._defaults = bundle.generation
+        self._has_shortlist = bundle.shape.shortlist is not None
         self._longest = bundle.shape.max_positions - 1
         self._tokenizer = tokenizer
         self.samples = any(name in self._given for name in _SAMPLING)
@@ -39,6 +40,7 @@ class Request:
             max_length=self._whole("max_length", (1, self._longest), 0),
             max_length_ratio=self._number("max_length_ratio", (0, 1000), self._defaults.max_length_ratio),
             max_length_extra=self._defaults.max_length_extra,
+            shortlist=self._shortlist(),
             rules=_engine.BeamRules(
                 early_stop=self._flag("early_stop", True),
                 patience=self._number("patience", (1, 10), 1.0),
@@ -89,6 +91,14 @@ class Request:
         if n_best > beam:
             raise InvalidParameter(f"n_best is {n_best}; it can be at most beam_size ({beam})")
         return beam, n_best
+
+    def _shortlist(self) -> bool:
+        wanted = self._flag("shortlist", self._defaults.shortlist)
+        if wanted and not self._has_shortlist:
+            raise InvalidParameter(
+                "shortlist is True, and the model folder has none; export it with --shortlist, or leave it out"
+            )
+        return wanted
 
     def _constraints(self) -> _engine.Constraints:
         loop_guard = self._whole("loop_guard", (0, 1000), 0)

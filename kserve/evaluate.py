@@ -39,7 +39,7 @@ def read_test_set(source: Path, reference: Path) -> TestSet:
 
 def evaluate(translator: Translator, test: TestSet, decoding: Decoding) -> dict[str, Any]:
     """Scores with their signatures, and speed; the clock runs over tokenising, decoding and joining."""
-    metrics = _metrics()
+    metrics, options = _metrics(), translator.options(**decoding)
     translator.warm()
     started = time.perf_counter()
     answers = translator.translate(test.source, **decoding)
@@ -56,7 +56,8 @@ def evaluate(translator: Translator, test: TestSet, decoding: Decoding) -> dict[
         "seconds": round(seconds, 3),
         "sentences_per_second": round(len(hypotheses) / seconds, 2),
         "truncated": sum(answer.truncated for answer in answers),
-        "beam_size": translator.options(**decoding).beam_size,
+        "beam_size": options.beam_size,
+        "shortlist": options.shortlist,
         "bundle": translator.bundle.name,
         "model_sha256": translator.bundle.config["files"]["model.safetensors"]["sha256"],
         "isa": translator.isa,

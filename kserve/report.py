@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kserve.config import Settings
+from kserve.cuda.choice import Choice
+from kserve.cuda.devices import devices
+from kserve.cuda.nvcc import CudaUnavailable, compiler, library_file
 from kserve.languages import language_name
 
 if TYPE_CHECKING:
@@ -21,7 +25,29 @@ def facts(translator: Translator) -> dict[str, Any]:
         "threads": translator.threads,
         "workspace_bytes": translator.engine.workspace_bytes,
     }
-    return {**translator.bundle.describe(), "engine": engine}
+    return {**translator.bundle.describe(), "engine": engine, "training": training_kernels()}
+
+
+def training_kernels() -> list[dict[str, Any]]:
+    """How K-matrices would be multiplied in training, for each CUDA device; none on a machine without one."""
+    found = devices()
+    if not found:
+        return []
+    settings = Settings.read()
+    try:
+        nvcc, obstacle = compiler(settings.nvcc), ""
+    except CudaUnavailable as error:
+        nvcc, obstacle = None, str(error)
+    return [
+        {
+            "device": device.name,
+            "capability": ".".join(map(str, device.capability)),
+            "nvcc": nvcc.version if nvcc else None,
+            "compiled": bool(nvcc and library_file(nvcc, device.capability, settings.cache).exists()),
+            "rule": Choice.load(device.name, settings.cache, obstacle).explain(),
+        }
+        for device in found
+    ]
 
 
 def table(data: Mapping[str, Any]) -> str:
@@ -40,6 +66,7 @@ def table(data: Mapping[str, Any]) -> str:
             "engine",
             f"{engine['isa']} (of {', '.join(engine['available_isas'])}), {engine['threads']} threads",
         ),
+        *(("training", text) for text in _training(data["training"])),
     ]
     width = max(len(label) for label, _ in rows)
     return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
@@ -72,6 +99,14 @@ def _parameters(counts: Mapping[str, int]) -> str:
         f"{counts['total']:,} in all; {counts['linear']:,} in linear layers, where a dense twin has "
         f"{counts['linear_dense']:,} ({times:.1f} times as many)"
     )
+
+
+def _training(devices: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        f"{device['device']} ({device['capability']}), kernels "
+        f"{'compiled' if device['compiled'] else 'compiled on first use'}; {device['rule']}"
+        for device in devices
+    ] or ["on the processor; no CUDA device"]
 
 
 def _bytes(size: int) -> str:

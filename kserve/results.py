@@ -29,6 +29,7 @@ class Decoding(TypedDict, total=False):
     max_length_ratio: float | None  # the same, for each source token
     min_length: int | None  # fewest target tokens, the end token included
     min_length_ratio: float | None  # the same, for each source token; the larger minimum counts
+    shortlist: bool | None  # choose among tokens that may translate the source's, not the whole vocabulary
     suppress: Sequence[str] | None  # pieces that never come
     no_repeat_ngram: int | None  # no sequence of so many tokens comes twice
     repetition_penalty: float | None  # factor of the log-probability of tokens that have come, 1 to 100

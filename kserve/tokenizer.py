@@ -81,9 +81,9 @@ class Tokenizer:
         return any(letter.isalpha() for piece in known for letter in piece)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids; special ids stand for nothing. Never holds a line break."""
+        """Text of ids; special ids stand for nothing. Never holds a line break, nor a blank at its end."""
         text = str(self._processor.DecodeIds([token for token in ids if token > PADDING]))
-        return " ".join(text.splitlines())
+        return " ".join(text.splitlines()).rstrip(" ")
 
     def decode_spans(self, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
         """Text of ids, and the place of each in it; empty for an id that stands for nothing there."""

@@ -42,7 +42,11 @@ def tiny_recipe(linear: dict[str, Any], sites: dict[str, Any] | None = None, glu
         {
             "name": "tiny",
             "languages": {"source": "de", "target": "en"},
-            "data": {"train": [{"prefix": "own", "licence": "Apache-2.0"}], "valid": "own"},
+            "data": {
+                "train": [{"prefix": "own", "licence": "Apache-2.0"}],
+                "valid": "own",
+                "max_tokens_per_sentence": 48,
+            },
             "vocabulary": {"size": 120, "kind": "bpe"},
             "model": {
                 "d_model": 40,

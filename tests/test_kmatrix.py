@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from kserve.kmatrix import KLinear, butterfly_multiply, materialize, materialized
+from kserve.kmatrix.factors import Grid, multiply_grid
 
 SIZES = [(1, 1), (1, 3), (3, 5), (5, 3), (124, 124), (129, 124), (500, 300), (512, 1024), (1024, 512)]
 SMALL = [(1, 1), (3, 5), (8, 8), (5, 16), (16, 5), (7, 2)]
@@ -145,17 +146,17 @@ def test_gradients_of_the_layer(sizes: tuple[int, int], expansion: int) -> None:
 
 def test_regime_is_chosen_by_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    direct, dense = butterfly_multiply, materialize
+    direct, dense = multiply_grid, materialize
 
-    def counted_multiply(twiddle: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    def counted_multiply(x: torch.Tensor, twiddle: torch.Tensor, grid: Grid) -> torch.Tensor:
         calls.append("direct")
-        return direct(twiddle, x)
+        return direct(x, twiddle, grid)
 
     def counted_materialize(twiddle: torch.Tensor) -> torch.Tensor:
         calls.append("materialise")
         return dense(twiddle)
 
-    monkeypatch.setattr("kserve.kmatrix.layers.butterfly_multiply", counted_multiply)
+    monkeypatch.setattr("kserve.kmatrix.layers.multiply_grid", counted_multiply)
     monkeypatch.setattr("kserve.kmatrix.layers.materialize", counted_materialize)
     layer = KLinear(32, 32).double()
     layer(torch.zeros(1, 32, dtype=torch.float64))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from checkpoints import DENSE, KMATRIX, MIXED, tiny_model, tiny_recipe
@@ -12,8 +14,10 @@ from torch import Tensor
 from kserve.architecture import SITES
 from kserve.kmatrix import KLinear
 from kserve.tokenizer import BEGIN, END, PADDING
-from kserve.train.model import NEVER_PRODUCED, Architecture, DynamicConvModel, LinearSpec
-from kserve.train.ops import dynamic_convolution
+from kserve.train.batches import make_batch
+from kserve.train.data import Corpora
+from kserve.train.model import NEVER_PRODUCED, Batch, DynamicConvModel
+from kserve.train.spec import Architecture, LinearSpec
 
 # Float32 rounding of sums over at most 80 numbers near 1, through a handful of layers.
 TOLERANCE = 2e-5
@@ -113,42 +117,54 @@ def test_dense_twin_differs_in_the_linear_weights_only() -> None:
     assert not any(isinstance(layer, torch.nn.Linear) for layer in tiny_model(tiny_recipe(KMATRIX)).modules())
 
 
-@pytest.mark.parametrize("left", [0, 1, 2, 4], ids=lambda left: f"left{left}")
-@pytest.mark.parametrize("time", [1, 3, 9], ids=lambda time: f"t{time}")
-def test_dynamic_convolution_equals_its_formula(time: int, left: int) -> None:
-    torch.manual_seed(time)
-    taps, heads, head_dim = 5, 2, 3
-    x = torch.randn(2, time, heads * head_dim, dtype=torch.float64, requires_grad=True)
-    kernels = torch.randn(2, time, heads, taps, dtype=torch.float64, requires_grad=True)
-    expected = torch.zeros(2, time, heads * head_dim, dtype=torch.float64)
-    for t in range(time):
-        for tap in range(taps):
-            position = t + tap - left
-            if 0 <= position < time:
-                weight = kernels[:, t, :, tap].detach().repeat_interleave(head_dim, dim=1)
-                expected[:, t] += weight * x[:, position].detach()
-    torch.testing.assert_close(dynamic_convolution(x, kernels, left), expected)
-    assert torch.autograd.gradcheck(lambda a, b: dynamic_convolution(a, b, left), (x, kernels))
-
-
-@torch.inference_mode()
-def test_kernels_are_softmax_normalised_over_taps(model: DynamicConvModel) -> None:
-    layer: Any = model.encoder.layers[1]
-    _, kernels = layer._convolution_inputs(torch.randn(2, 6, 40))
-    assert kernels.shape == (2, 6, 4, 5)
-    torch.testing.assert_close(kernels.sum(-1), torch.ones(2, 6, 4))
+def batch_of(pairs: list[tuple[list[int], list[int]]]) -> Batch:
+    """Source ids and target ids, each ending in 2."""
+    flat = [[i for ids in side for i in ids] for side in zip(*pairs, strict=True)]
+    offsets = [np.cumsum([0, *map(len, side)]).astype(np.int64) for side in zip(*pairs, strict=True)]
+    corpora = Corpora(np.array(flat[0], np.int32), offsets[0], np.array(flat[1], np.int32), offsets[1])
+    return make_batch(corpora, np.arange(len(pairs)), torch.device("cpu"))
 
 
 def test_loss_without_smoothing_is_the_negative_log_likelihood(model: DynamicConvModel) -> None:
-    source, target_in = padded(SOURCES[:2]), torch.tensor([[BEGIN, 12, 7], [BEGIN, 9, PADDING]])
-    target_out = torch.tensor([[12, 7, END], [9, END, PADDING]])
-    total, nll = model.loss(source, target_in, target_out, 0.0).tolist()
-    scores = model.decode(model.prepare(source), target_in) @ model.embedding.weight.T
-    wanted = torch.nn.functional.cross_entropy(
-        scores.flatten(0, 1), target_out.flatten(), ignore_index=PADDING, reduction="sum"
-    )
-    assert total == pytest.approx(wanted.item(), rel=1e-5)
-    assert nll == pytest.approx(wanted.item(), rel=1e-5)
+    targets = [[12, 7, END], [9, END]]
+    loss, totals = model(batch_of(list(zip(SOURCES[:2], targets, strict=True))), smoothing=0.0, weight=0.5)
+    wanted = 0.0
+    for source, target in zip(SOURCES[:2], targets, strict=True):
+        hidden = model.decode(model.prepare(padded([source])), torch.tensor([[BEGIN, *target[:-1]]]))[0]
+        scores = hidden @ model.embedding.weight.T
+        wanted += torch.nn.functional.cross_entropy(scores, torch.tensor(target), reduction="sum").item()
+    assert loss.item() == pytest.approx(0.5 * wanted, rel=1e-5)
+    assert totals.tolist() == pytest.approx([wanted, wanted], rel=1e-5)
+
+
+def test_bfloat16_is_near_float32(model: DynamicConvModel) -> None:
+    """Loss and gradients of the whole model, K-matrices multiplied out."""
+    batch = batch_of([(SOURCES[0], [12, 7, END]), (SOURCES[1], [9, 33, 50, 8, END])])
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model.dtype = dtype
+        loss, _ = model(batch, smoothing=0.1, weight=0.1)
+        results.append(
+            (loss, torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))]))
+        )
+    model.dtype = torch.float32
+    (loss, grads), (low_loss, low_grads) = results
+    assert low_loss.item() == pytest.approx(loss.item(), rel=1e-2)
+    assert (low_grads - grads).norm() < 0.03 * grads.norm()
+
+
+def test_every_part_runs_in_plain_torch_alike(model: DynamicConvModel) -> None:
+    """float64 goes through torch alone, float32 through the extension's kernels."""
+    batch = batch_of([(SOURCES[0], [12, 7, END]), (SOURCES[1], [9, 33, 50, 8, END])])
+    exact = copy.deepcopy(model).double()
+    exact.dtype = torch.float64
+    results = []
+    for one in (model, exact):
+        loss, _ = one(batch, smoothing=0.1, weight=0.1)
+        results.append(
+            torch.cat([g.double().flatten() for g in torch.autograd.grad(loss, list(one.parameters()))])
+        )
+    assert (results[0] - results[1]).norm() < 1e-5 * results[1].norm()
 
 
 def test_architecture_survives_json_and_refuses_nonsense() -> None:

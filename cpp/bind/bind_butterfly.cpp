@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "bind/module.h"
-#include "kernels/butterfly_layer.h"
-#include "kernels/dispatch.h"
+#include "training/butterfly_layer.h"
+#include "training/table.h"
 
 namespace py = pybind11;
 
@@ -21,14 +21,14 @@ std::size_t size_at(const Floats& array, py::ssize_t axis) {
 }
 
 // The layer whose twiddle (stacks, blocks, log2 inner, inner / 2, 2, 2) maps `in` to `out` features.
-kernels::ButterflyLayer make_layer(const Floats& twiddle, std::size_t in, std::size_t out, std::size_t tile,
-                                   const std::pair<std::string, std::size_t>& isa_threads) {
+training::ButterflyLayer make_layer(const Floats& twiddle, std::size_t in, std::size_t out, std::size_t tile,
+                                    const std::pair<std::string, std::size_t>& isa_threads) {
   if (twiddle.ndim() != 6 || tile == 0 || in == 0 || out == 0) {
     throw std::invalid_argument("twiddle has " + std::to_string(twiddle.ndim()) + " dimensions and tile " +
                                 std::to_string(tile) +
                                 "; expected (stacks, blocks, log2 n, n / 2, 2, 2) and sizes of at least 1");
   }
-  kernels::ButterflyLayer layer;
+  training::ButterflyLayer layer;
   layer.in = in;
   layer.out = out;
   layer.tile = tile;
@@ -37,7 +37,7 @@ kernels::ButterflyLayer make_layer(const Floats& twiddle, std::size_t in, std::s
   layer.grid_rows = (out + tile - 1) / tile;
   layer.grid_cols = (in + tile - 1) / tile;
   layer.twiddle = twiddle.data();
-  layer.table = kernels::choose(isa_threads.first).butterfly;
+  layer.table = training::choose(isa_threads.first.c_str()).butterfly;
   layer.threads = isa_threads.second;
   if (size_at(twiddle, 0) != layer.grid_rows * layer.grid_cols || tile > layer.inner() ||
       size_at(twiddle, 3) * 2 != layer.inner()) {
@@ -58,7 +58,7 @@ Floats forward(const Floats& x, const Floats& twiddle, const Floats& bias, std::
   float* out = y.mutable_data();
   {
     const py::gil_scoped_release unlocked;
-    kernels::butterfly_layer_forward(layer, x.data(), size_at(x, 0), bias.data(), out);
+    training::butterfly_layer_forward(layer, x.data(), size_at(x, 0), bias.data(), out);
   }
   return y;
 }
@@ -74,7 +74,7 @@ std::pair<Floats, Floats> backward(const Floats& x, const Floats& twiddle, const
   float* to_twiddle = grad_twiddle.mutable_data();
   {
     const py::gil_scoped_release unlocked;
-    kernels::butterfly_layer_backward(layer, x.data(), grad.data(), size_at(x, 0), to_x, to_twiddle);
+    training::butterfly_layer_backward(layer, x.data(), grad.data(), size_at(x, 0), to_x, to_twiddle);
   }
   return {grad_x, grad_twiddle};
 }

@@ -6,6 +6,7 @@ PYBIND11_MODULE(_engine, module) {
   kserve::bind_rank(module);
   kserve::bind_timing(module);
   kserve::bind_butterfly(module);
+  kserve::bind_training(module);
   kserve::bind_engine(module);
   kserve::bind_batcher(module);
 }

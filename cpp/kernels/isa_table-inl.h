@@ -2,7 +2,6 @@
 #pragma once
 
 #include "kernels/attention-inl.h"
-#include "kernels/butterfly-inl.h"
 #include "kernels/dense_int8-inl.h"
 #include "kernels/dynconv-inl.h"
 #include "kernels/kmatrix-inl.h"
@@ -14,13 +13,10 @@
 
 namespace kserve::kernels {
 
-static const ButterflyTable kButterfly = {
-    load_tile, store_tile, add_tile, butterfly_forward, butterfly_save_passes, butterfly_backward};
-
 static const ProbeTable kProbe = {probe_read, probe_multiply_adds};
 
 const KernelTable KSERVE_ISA_TABLE = {
     KSERVE_ISA_NAME, kmatrix, dense, layer_norm, glu,         softmax,     dynconv,     dynconv_half,
-    attention,       narrow,  embed, token_logit, rank_tokens, &kButterfly, &kProbe};
+    attention,       narrow,  embed, token_logit, rank_tokens, &kProbe};
 
 }  // namespace kserve::kernels

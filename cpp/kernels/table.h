@@ -5,8 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/butterfly.h"
-
 namespace kserve::kernels {
 
 // Lanes of the logical vector on which every kernel is written; physical registers may be narrower.
@@ -159,9 +157,6 @@ struct KernelTable {
   // scratch: rank_memory(n, rows, count).bytes, 64-byte aligned. A row's result does not depend on the others.
   void (*rank_tokens)(const Vocabulary& vocabulary, const float* h, std::size_t rows, const Ranking& ranking,
                       void* scratch);
-
-  // For training.
-  const ButterflyTable* butterfly;
 
   // For benchmarks: what this machine can do at best.
   const ProbeTable* probe;

@@ -8,7 +8,8 @@ import numpy.typing
 import typing
 from . import kernels
 from . import timing
-__all__: list[str] = ['Architecture', 'BeamRules', 'CancelToken', 'Cancelled', 'Constraints', 'Control', 'DecodingOptions', 'Engine', 'EngineError', 'Hypothesis', 'LinearSpec', 'OptionError', 'Sampling', 'available_isas', 'butterfly_backward', 'butterfly_forward', 'kernels', 'timing']
+from . import training
+__all__: list[str] = ['Architecture', 'BeamRules', 'CancelToken', 'Cancelled', 'Constraints', 'Control', 'DecodingOptions', 'Engine', 'EngineError', 'Hypothesis', 'LinearSpec', 'OptionError', 'Sampling', 'available_isas', 'butterfly_backward', 'butterfly_forward', 'kernels', 'timing', 'training']
 class EngineError(ValueError):
     pass
 class OptionError(EngineError):

@@ -23,6 +23,9 @@ class DecodingOptions(BaseModel):
     max_length_ratio: Number | None = Field(default=None, ge=0, le=1000)
     min_length: StrictInt | None = Field(default=None, ge=0)
     min_length_ratio: Number | None = Field(default=None, ge=0, le=1000)
+    shortlist: StrictBool | None = Field(
+        default=None, description="choose among tokens that may translate the source's"
+    )
     suppress: list[StrictStr] | None = Field(
         default=None, max_length=1000, description="pieces that never come"
     )

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from kserve.bench.machine import Results, write_results
-from kserve.errors import MissingDependency
+from kserve.bench.options import names, numbers
+from kserve.errors import InvalidParameter, MissingDependency
 
 app = typer.Typer(help="Benchmarks: each checks the answers before it times them.", no_args_is_help=True)
 
@@ -119,6 +120,34 @@ def kernel(
 
 
 @app.command()
+def cuda(
+    size: Annotated[str, typer.Option("--n", help="Sizes; a list.")] = "256,512,1024,2048,4096,8192,16384",
+    rows: Annotated[str, typer.Option("--rows", help="Rows at once; a list.")] = "1,16,64,256,1024,4096",
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; the median is shown.")] = 15,
+    save: Annotated[
+        bool, typer.Option("--save/--no-save", help="Let layers on this device choose by what was measured.")
+    ] = True,
+    json_file: JsonFile = None,
+) -> None:
+    """The CUDA butterfly against dense products and a copy; sets when layers use it (needs a CUDA device)."""
+    from kserve.bench.options import numbers
+
+    with _needs("train"):
+        from kserve.bench import cuda as bench
+    plan = bench.CudaPlan(numbers("--n", size), numbers("--rows", rows), repeats)
+    device = bench.require_device()
+    records = bench.run_cuda(plan, device)
+    _deliver(Results("cuda", records), json_file, None)
+    typer.echo(bench.table(records))
+    if save:
+        from kserve.config import Settings
+        from kserve.cuda.choice import Choice
+
+        choice = Choice(bench.device_name(device), bench.thresholds(records), measured=True)
+        typer.echo(f"{choice.save(Settings.read().cache)}: {choice.explain()}")
+
+
+@app.command()
 def page(
     results: Annotated[list[Path], typer.Argument(help="JSON files of the other benchmarks.")],
     out: Annotated[Path, typer.Option("--out", help="The page; its plots lie beside it.")] = Path(
@@ -152,3 +181,46 @@ def serve(
         f"{record['p99_ms']:.2f} ms, resident {record['resident_mb']:.0f} MB after "
         f"{record['requests']} requests"
     )
+
+
+@app.command()
+def step(
+    recipe: Annotated[Path, typer.Argument(help="Recipe whose sizes are trained.")],
+    variants: Annotated[
+        str, typer.Option("--variants", help="Linear layers; a list of kmatrix, kmatrix-width-2, dense.")
+    ] = "kmatrix,dense",
+    threads: Annotated[str, typer.Option("--threads", help="Threads; a list.")] = "1,2",
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; the median is shown.")] = 11,
+    label: Label = "",
+    json_file: JsonFile = None,
+) -> None:
+    """Seconds of a training step on the CPU, K-matrices against dense layers."""
+    with _needs("train"):
+        from kserve.bench.step import VARIANTS, Plan, run_step, table
+        from kserve.train.recipe import RecipeError, load_recipe
+    chosen = names(variants)
+    if not chosen or set(chosen) - set(VARIANTS):
+        raise InvalidParameter(f"--variants is {variants!r}; expected some of {', '.join(VARIANTS)}")
+    try:
+        plan = Plan(load_recipe(recipe), chosen, numbers("--threads", threads), repeats)
+    except RecipeError as error:
+        raise InvalidParameter(str(error)) from None
+    records = run_step(plan)
+    _deliver(Results("step", records, label), json_file, None)
+    typer.echo(table(records))
+
+
+@app.command()
+def multiply(
+    n: Annotated[str, typer.Option("--n", help="Sizes, powers of two; a list.")] = "256,512,1024",
+    rows: Annotated[str, typer.Option("--rows", help="Rows; a list.")] = "16,64,256,1024,4096",
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; the median is shown.")] = 7,
+    label: Label = "",
+    json_file: JsonFile = None,
+) -> None:
+    """A K-matrix multiplied forward and backward on the CPU, in every way, against plain torch."""
+    with _needs("train"):
+        from kserve.bench.multiply import run_multiply, table
+    records = run_multiply(numbers("--n", n, least=2), numbers("--rows", rows), repeats)
+    _deliver(Results("multiply", records, label), json_file, None)
+    typer.echo(table(records))

@@ -46,6 +46,9 @@ def write_page(paths: Sequence[Path], out: Path) -> None:
     if kernel:
         draw_kernel(kernel, pictures / "kernel.png")
         sections.append(_kernel_section(kernel, f"{pictures.name}/kernel.png"))
+    cuda = _plain_records(files, "cuda")
+    if cuda:
+        sections.append(_cuda_section(cuda))
     serve = _plain_records(files, "serve")
     if serve:
         sections.append(_serve_section(serve))
@@ -189,6 +192,29 @@ def _kernel_section(records: Sequence[Record], picture: str) -> str:
             f"{one['floor_us']:.3f} | {one['floor_us'] / one['kmatrix_us']:.0%} |"
         )
     return "\n".join([*lines, "", _picture("Time against n", picture)])
+
+
+def _cuda_section(records: Sequence[Record]) -> str:
+    lines = [
+        "## The CUDA butterfly",
+        "",
+        f"On {', '.join(sorted({one['device'] for one in records}))}: microseconds of one product of",
+        "bfloat16 rows (forward) or of product and gradients (training), medians of CUDA graphs. Dense has",
+        "its weights ready, built makes them from the factors, for eight layers at once up to n = 2048; a",
+        "copy of the rows is the floor.",
+        "",
+        "| n | rows | mode | kernel | bf16 twiddles | dense bf16 | built | factors | copy | reached |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for one in records:
+        times = [one[f"{name}_us"] for name in ("kernel_bf16_twiddles", "dense", "built", "factors", "copy")]
+        cells = " | ".join("–" if took is None else f"{took:.1f}" for took in times)
+        lines.append(
+            f"| {one['n']} | {one['rows']} | {one['mode']} | {one['kernel_us']:.1f} "
+            f"({one['kernel_us_min']:.1f} … {one['kernel_us_max']:.1f}) | {cells} | "
+            f"{one['share_of_copy']:.0%} |"
+        )
+    return "\n".join(lines)
 
 
 def _serve_section(records: Sequence[Record]) -> str:

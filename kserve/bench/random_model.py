@@ -14,7 +14,8 @@ from kserve.architecture import SITES, parse_architecture
 from kserve.bundle import write_bundle
 from kserve.errors import InvalidParameter
 from kserve.train.export import bundle_tensors
-from kserve.train.model import Architecture, DynamicConvModel, LinearSpec
+from kserve.train.model import DynamicConvModel
+from kserve.train.spec import Architecture, LinearSpec
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,18 @@
 
 A twiddle has shape (stacks, 2 * width, log2 n, n / 2, 2, 2): stack, block, log2 of the stride, pair,
 output of the pair, input of the pair. Even blocks run through decreasing, odd blocks through increasing
-strides (Dao et al. 2020, "Kaleidoscope", section 3; the layout is that of torch_butterfly).
+strides (Dao et al. 2020, "Kaleidoscope", section 3; torch_butterfly orders the factors of an even block by
+application instead, kserve/convert/torch_butterfly.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def _check_twiddle(twiddle: Tensor) -> tuple[int, int, int]:
@@ -38,22 +43,114 @@ def butterfly_multiply(twiddle: Tensor, x: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes do not fit.
     """
-    stacks, blocks, log_n = _check_twiddle(twiddle)
-    n = 1 << log_n
-    if x.shape[1:] != (stacks, n):
-        raise ValueError(f"x has shape {tuple(x.shape)}; expected (rows, {stacks}, {n})")
-    rows = x.shape[0]
-    for block in range(blocks):
-        order = range(log_n) if block % 2 else range(log_n - 1, -1, -1)
-        for level in order:
-            stride = 1 << level
-            t = twiddle[:, block, level].view(stacks, n // (2 * stride), stride, 2, 2)
-            pairs = x.reshape(rows, stacks, n // (2 * stride), 2, stride)
-            low, high = pairs[:, :, :, 0], pairs[:, :, :, 1]
-            upper = t[..., 0, 0] * low + t[..., 0, 1] * high
-            lower = t[..., 1, 0] * low + t[..., 1, 1] * high
-            x = torch.stack((upper, lower), dim=3).view(rows, stacks, n)
+    _check_rows(twiddle, x)
+    for t in _in_order(twiddle):
+        x = _apply(t, x)
     return x
+
+
+def butterfly_gradients(twiddle: Tensor, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of x and twiddle from that of `butterfly_multiply`, written out.
+
+    Autograd gives the same; this is for where it cannot run, and the reference of the CUDA kernel.
+
+    Args:
+        twiddle: As for `butterfly_multiply`.
+        x: (rows, stacks, n).
+        grad: (rows, stacks, n), the gradient of the product.
+
+    Returns:
+        The gradients of x and of twiddle.
+    """
+    _check_rows(twiddle, x)
+    grad_twiddle = torch.empty_like(twiddle)
+    inputs = []
+    for t in _in_order(twiddle):
+        inputs.append(x)
+        x = _apply(t, x)
+    gradients = _in_order(grad_twiddle)
+    steps = list(zip(_in_order(twiddle), gradients, inputs, strict=True))
+    for t, into, before in reversed(steps):
+        outer = torch.einsum("rsgil,rsgjl->sglij", _pairs(t, grad), _pairs(t, before))
+        into.copy_(outer)
+        grad = _apply(t.transpose(-1, -2), grad)
+    return grad, grad_twiddle
+
+
+def _check_rows(twiddle: Tensor, x: Tensor) -> None:
+    stacks, _, log_n = _check_twiddle(twiddle)
+    if x.shape[1:] != (stacks, 1 << log_n):
+        raise ValueError(f"x has shape {tuple(x.shape)}; expected (rows, {stacks}, {1 << log_n})")
+
+
+def _in_order(twiddle: Tensor) -> Iterator[Tensor]:
+    """The factors in order of application, each (stacks, groups, stride, 2, 2)."""
+    stacks, blocks, log_n = _check_twiddle(twiddle)
+    for block in range(blocks):
+        for level in range(log_n) if block % 2 else range(log_n - 1, -1, -1):
+            yield twiddle[:, block, level].view(stacks, -1, 1 << level, 2, 2)
+
+
+def _pairs(t: Tensor, x: Tensor) -> Tensor:
+    """x (rows, stacks, n) by the pairs of factor t: (rows, stacks, groups, 2, stride)."""
+    return x.reshape(len(x), t.shape[0], t.shape[1], 2, t.shape[2])
+
+
+def _apply(t: Tensor, x: Tensor) -> Tensor:
+    """One factor times x (rows, stacks, n)."""
+    low, high = _pairs(t, x).unbind(3)
+    upper = t[..., 0, 0] * low + t[..., 0, 1] * high
+    lower = t[..., 1, 0] * low + t[..., 1, 1] * high
+    return torch.stack((upper, lower), dim=3).view(x.shape)
+
+
+class Grid(NamedTuple):
+    """How a layer is cut into squares: features that one serves, and those of the layer's output."""
+
+    tile: int
+    out_features: int
+
+    def rows(self) -> int:
+        """Squares above each other."""
+        return -(-self.out_features // self.tile)
+
+    def cols(self, in_features: int) -> int:
+        """Squares beside each other."""
+        return -(-in_features // self.tile)
+
+
+def multiply_grid(x: Tensor, twiddle: Tensor, grid: Grid) -> Tensor:
+    """Multiply by a layer's grid of K-matrices, factor by factor.
+
+    Args:
+        x: (rows, in).
+        twiddle: (grid rows * grid columns, 2 * width, log2 n, n / 2, 2, 2), n at least the tile.
+        grid: Square (r, c) maps part c of the input to part r of the output; parts are added over c.
+
+    Returns:
+        (rows, out_features).
+    """
+    cols, n = grid.cols(x.shape[1]), 2 * twiddle.shape[3]
+    y = butterfly_multiply(twiddle, _cut(x, grid.tile, cols, n).repeat(1, grid.rows(), 1))
+    parts = y[..., : grid.tile].reshape(len(x), grid.rows(), cols, grid.tile)
+    return parts.sum(2).flatten(1)[:, : grid.out_features].contiguous()
+
+
+def grid_gradients(x: Tensor, twiddle: Tensor, grad: Tensor, tile: int) -> tuple[Tensor, Tensor]:
+    """The gradients of x and twiddle from that of `multiply_grid`, grad (rows, out_features)."""
+    grid = Grid(tile, grad.shape[1])
+    rows, cols, n = grid.rows(), grid.cols(x.shape[1]), 2 * twiddle.shape[3]
+    given = _cut(x, tile, cols, n).repeat(1, rows, 1)
+    wanted = _cut(grad, tile, rows, n).repeat_interleave(cols, 1)
+    grad_x, grad_twiddle = butterfly_gradients(twiddle, given, wanted)
+    parts = grad_x[..., :tile].reshape(len(x), rows, cols, tile)
+    return parts.sum(1).flatten(1)[:, : x.shape[1]].contiguous(), grad_twiddle
+
+
+def _cut(x: Tensor, tile: int, parts: int, n: int) -> Tensor:
+    """x (rows, features) in `parts` parts of `tile` features, each padded to n: (rows, parts, n)."""
+    x = functional.pad(x, (0, parts * tile - x.shape[1]))
+    return functional.pad(x.view(len(x), parts, tile), (0, n - tile))
 
 
 def _grow_blocks(factors: Tensor) -> Tensor:
@@ -81,11 +178,12 @@ def _grow_blocks(factors: Tensor) -> Tensor:
     return blocks.view(stacks, n, n)
 
 
-def materialize(twiddle: Tensor) -> Tensor:
+def materialize(twiddle: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Build the dense matrices: many rows, then one matrix product serves them all.
 
     Args:
         twiddle: (stacks, 2 * width, log2 n, n / 2, 2, 2).
+        dtype: Of the result, and of the products of butterflies; the twiddle's when absent.
 
     Returns:
         (stacks, n, n), so that y = M @ x.
@@ -94,19 +192,27 @@ def materialize(twiddle: Tensor) -> Tensor:
     # A decreasing block is the transpose of an increasing one with transposed 2x2 blocks.
     increasing = _grow_blocks(twiddle[:, 1::2].reshape(-1, log_n, *twiddle.shape[3:]))
     decreasing = _grow_blocks(twiddle[:, 0::2].transpose(-1, -2).reshape(-1, log_n, *twiddle.shape[3:]))
-    pairs = torch.bmm(increasing, decreasing.transpose(1, 2))
+    dtype = dtype or twiddle.dtype
+    pairs = torch.bmm(increasing.to(dtype), decreasing.to(dtype).transpose(1, 2))
     n = 1 << log_n
-    pairs = pairs.view(stacks, blocks // 2, n, n)
-    product = pairs[:, 0]
-    for index in range(1, blocks // 2):
-        product = torch.bmm(pairs[:, index], product)
+    return multiply_pairs(pairs.view(stacks, blocks // 2, n, n).unbind(1))
+
+
+def multiply_pairs(pairs: Sequence[Tensor]) -> Tensor:
+    """The product (stacks, n, n) of the pairs, each (stacks, n, n), the first of which is applied first."""
+    product = pairs[0]
+    for pair in pairs[1:]:
+        product = torch.bmm(pair, product)
     return product
 
 
 def random_rotations(stacks: int, width: int, log_n: int, generator: torch.Generator | None = None) -> Tensor:
-    """Twiddles whose 2x2 blocks are rotations by uniform angles, so that every K-matrix is orthogonal."""
+    """Twiddles whose 2x2 blocks are rotations, so that every K-matrix is orthogonal.
+
+    Angles are uniform within an eighth of a turn either way. Then no block's diagonal is smaller than the
+    rest of it, nor is it so after training, and serving may divide by it (docs/design.md, "Run-time layout").
+    """
     n = 1 << log_n
-    angle = torch.rand(stacks, 2 * width, log_n, n // 2, generator=generator)
-    angle = angle * (2 * torch.pi)
+    angle = (torch.rand(stacks, 2 * width, log_n, n // 2, generator=generator) - 0.5) * (torch.pi / 2)
     cos, sin = angle.cos(), angle.sin()
     return torch.stack((torch.stack((cos, -sin), -1), torch.stack((sin, cos), -1)), -2)

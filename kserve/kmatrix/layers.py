@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kserve.kmatrix import cpu
-from kserve.kmatrix.factors import butterfly_multiply, materialize, random_rotations
+from kserve.cuda.choice import Route
+from kserve.kmatrix import cpu, cuda
+from kserve.kmatrix.factors import Grid, materialize, multiply_grid, multiply_pairs, random_rotations
 
-# Where the extension's kernel cannot run (other types, other devices): from this many rows on, building the
-# dense matrix and one matrix product beats running the factors one by one in torch.
-MATERIALIZE_ROWS = 64
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x (..., in) times weight (out, in) transposed, plus bias (out), in the type of x."""
+    if bias is None or x.dim() != 2 or not cpu.usable(x) or not cpu.usable(bias):
+        return functional.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+    y: Tensor = cpu.Linear.apply(x, weight, bias)
+    return y
 
 
 def next_power_of_two(size: int) -> int:
     """Smallest power of two that is at least `size` (size >= 1)."""
     return 1 << (size - 1).bit_length()
+
+
+def kmatrix_numbers(in_features: int, out_features: int, width: int = 1, expansion: int = 1) -> int:
+    """Numbers of a KLinear's twiddles."""
+    tile = max(2, next_power_of_two(min(in_features, out_features)))
+    inner = tile * expansion
+    squares = -(-out_features // tile) * -(-in_features // tile)
+    return squares * width * 4 * inner * (inner.bit_length() - 1)
 
 
 class KLinear(nn.Module):
@@ -92,32 +105,36 @@ class KLinear(nn.Module):
         """The dense weight, (out_features, in_features), differentiable."""
         return self.assemble(materialize(self.twiddle))
 
-    def _multiply(self, x: Tensor) -> Tensor:
-        """Run the factors over x (rows, in_features)."""
-        rows = x.shape[0]
-        x = functional.pad(x, (0, self.grid_cols * self.tile - self.in_features))
-        x = functional.pad(x.view(rows, self.grid_cols, self.tile), (0, self.inner - self.tile))
-        x = x.repeat(1, self.grid_rows, 1)
-        y = butterfly_multiply(self.twiddle, x)[..., : self.tile]
-        y = y.reshape(rows, self.grid_rows, self.grid_cols, self.tile).sum(2)
-        y = y.reshape(rows, self.grid_rows * self.tile)[:, : self.out_features]
-        return y if self.bias is None else y + self.bias
+    def _by(self, route: Route, x: Tensor) -> Tensor:
+        """Multiply x (rows, in_features)."""
+        grid = Grid(self.tile, self.out_features)
+        if route is Route.KERNEL:
+            return cuda.multiply(x, self.twiddle, self.bias, grid)
+        if route is Route.DENSE:
+            return linear(x, self.to_dense(), self.bias)
+        y = multiply_grid(x, self.twiddle.to(x.dtype), grid)
+        return y if self.bias is None else y + self.bias.to(x.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
         if x.shape[-1] != self.in_features:
             raise ValueError(f"KLinear got {x.shape[-1]} features; expected {self.in_features}")
         rows = x.numel() // self.in_features
+        flat = x if x.dim() == 2 else x.reshape(rows, self.in_features)
         if self._dense is not None:
-            return functional.linear(x, self._dense, self.bias)
-        flat = x.reshape(rows, self.in_features)
-        if cpu.usable(x) and cpu.usable(self.twiddle) and not torch.is_autocast_enabled("cpu"):
+            y = linear(flat, self._dense, self.bias)
+        elif x.dtype == torch.float32 and cpu.usable(x) and cpu.usable(self.twiddle):
             y = cpu.butterfly_layer(flat, self.twiddle, self.bias, self.tile, self.out_features)
-        elif rows >= MATERIALIZE_ROWS:
-            y = functional.linear(flat, self.to_dense(), self.bias)
         else:
-            y = self._multiply(flat)
-        return y.view(*x.shape[:-1], self.out_features)
+            y = self._by(cuda.route(rows, flat.dtype, self.twiddle), flat)
+        # A view would make what is done to it in place, such as a ReLU, cost copies in the backward pass.
+        return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
+
+    def prefers_kernel(self, rows: int | None, dtype: torch.dtype | None) -> bool:
+        """Whether the CUDA kernel is faster for so many rows than a dense weight for them alone."""
+        if rows is None or not self.twiddle.is_cuda:
+            return False
+        return cuda.route(rows, dtype or self.twiddle.dtype, self.twiddle) is Route.KERNEL
 
     def extra_repr(self) -> str:
         """Sizes and parameter count, with the dense layer's count beside it."""
@@ -131,24 +148,66 @@ class KLinear(nn.Module):
 
 
 @contextmanager
-def materialized(module: nn.Module) -> Iterator[None]:
+def materialized(
+    module: nn.Module, dtype: torch.dtype | None = None, rows: int | None = None
+) -> Iterator[None]:
     """Within the context every KLinear below `module` uses a dense weight built once, differentiably.
 
     All squares of one size and width go through one batched call: layer by layer, the many small products
     would cost more than the layers themselves.
+
+    Args:
+        module: What holds the layers.
+        dtype: Of the dense weights; that of the twiddles when absent.
+        rows: The most rows that a layer will multiply, if no dense weight is used twice: a layer whose CUDA
+            kernel is faster for so few is left to it.
     """
-    by_shape: dict[torch.Size, list[KLinear]] = defaultdict(list)
-    for layer in module.modules():
-        if isinstance(layer, KLinear):
-            by_shape[layer.twiddle.shape[1:]].append(layer)
-    layers = [layer for group in by_shape.values() for layer in group]
+    layers = [
+        layer
+        for layer in module.modules()
+        if isinstance(layer, KLinear) and not layer.prefers_kernel(rows, dtype)
+    ]
     try:
-        for group in by_shape.values():
-            squares = materialize(torch.cat([layer.twiddle for layer in group]))
-            parts = squares.split_with_sizes([layer.twiddle.shape[0] for layer in group])
-            for layer, part in zip(group, parts, strict=True):
-                layer._dense = layer.assemble(part)
+        for layer, weight in zip(layers, dense_weights(layers, dtype), strict=True):
+            layer._dense = weight
         yield
     finally:
         for layer in layers:
             layer._dense = None
+
+
+def dense_weights(layers: Sequence[KLinear], dtype: torch.dtype | None = None) -> list[Tensor]:
+    """The dense weight of each layer, (out_features, in_features), differentiable, in a few batched calls."""
+    if all(cpu.usable(layer.twiddle) for layer in layers):
+        return _grown_weights(layers, dtype or torch.float32)
+    by_shape: dict[torch.Size, list[KLinear]] = defaultdict(list)
+    for layer in layers:
+        by_shape[layer.twiddle.shape[1:]].append(layer)
+    weights: dict[KLinear, Tensor] = {}
+    for group in by_shape.values():
+        squares = materialize(torch.cat([layer.twiddle for layer in group]), dtype)
+        parts = squares.split_with_sizes([layer.twiddle.shape[0] for layer in group])
+        weights |= {layer: layer.assemble(part) for layer, part in zip(group, parts, strict=True)}
+    return [weights[layer] for layer in layers]
+
+
+def _grown_weights(layers: Sequence[KLinear], dtype: torch.dtype) -> list[Tensor]:
+    """The same by the extension's kernel: layers of width 1 whole, others pair by pair and multiplied."""
+    twiddles: list[Tensor] = []
+    shapes: list[tuple[int, int, int]] = []
+    for layer in layers:
+        if layer.width == 1:
+            twiddles.append(layer.twiddle)
+            shapes.append((layer.out_features, layer.in_features, layer.tile))
+        else:
+            twiddles += layer.twiddle.split(2, dim=1)
+            shapes += [(layer.twiddle.shape[0] * layer.inner, layer.inner, 0)] * layer.width
+    matrices = iter(cpu.Growth.apply(dtype, shapes, *twiddles) if layers else ())
+    return [
+        next(matrices)
+        if layer.width == 1
+        else layer.assemble(
+            multiply_pairs([next(matrices).view(-1, layer.inner, layer.inner) for _ in range(layer.width)])
+        )
+        for layer in layers
+    ]

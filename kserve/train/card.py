@@ -26,6 +26,7 @@ def model_card(facts: CardFacts) -> str:
         _data(facts.config),
         _training(facts.config),
         _sizes(facts),
+        _shortlist(facts.config),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -114,5 +115,20 @@ def _sizes(facts: CardFacts) -> str:
         f"(kernels {arch['encoder_kernels']} and {arch['decoder_kernels']}), {arch['vocab_size']} pieces.\n"
         f"{counts['linear'] / 1e6:.2f} M numbers in the linear layers "
         f"({counts['linear_dense'] / 1e6:.2f} M if they were dense), {counts['total'] / 1e6:.2f} M in all.\n"
-        f"Weights: {facts.model_bytes / 1e6:.1f} MB; linear layers in half precision, the embedding in int8."
+        f"Weights: {facts.model_bytes / 1e6:.1f} MB; linear layers in 16 bits, the embedding in int8."
+    )
+
+
+def _shortlist(config: Mapping[str, Any]) -> str:
+    facts = config["provenance"].get("shortlist")
+    if facts is None:
+        return ""
+    used = "used unless told otherwise" if config["generation"]["shortlist"] else "used only when asked for"
+    return (
+        "## Shortlist\n\n"
+        f"Learned from the training text: {facts['each']} translations of a token at most, and the "
+        f"{facts['always']} most frequent\n"
+        f"tokens; {facts['listed']:.0f} of {config['architecture']['vocab_size']} tokens a sentence on "
+        f"{facts['text']}, where BLEU is {facts['bleu']:.2f} with it and\n"
+        f"{facts['bleu_whole']:.2f} with the whole vocabulary. It is {used}."
     )

@@ -1,25 +1,62 @@
-"""Checkpoint files: written whole or not at all, and averaged."""
+"""Checkpoint files: written whole or not at all, read without running code, and averaged."""
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kserve.train.recipe import RecipeError
+
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """Write beside `path`, then rename: a run killed while saving keeps the old file."""
+    """Write beside `path`, then rename: a run that is killed or finds the disk full keeps the old file.
+
+    Raises:
+        RecipeError: it could not be written.
+    """
     temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    try:
+        torch.save(state, temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        kept = "the one before is kept" if path.exists() else "there is none yet"
+        raise RecipeError(
+            f"cannot write the checkpoint {path} ({_first_line(error)}); {kept}: make room and run again"
+        ) from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of a run; a file that holds more than tensors and plain values is refused.
+
+    Raises:
+        RecipeError: it is no such file.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise RecipeError(
+            f"{path} is no checkpoint of this program ({_first_line(error)}); move it away to start afresh"
+        ) from error
+    missing = {"model", "architecture", "progress"} - set(state if isinstance(state, dict) else ())
+    if missing:
+        raise RecipeError(f"{path} holds no {sorted(missing)}; move it away to start afresh")
+    checked: dict[str, Any] = state
+    return checked
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def average_weights(paths: list[Path]) -> dict[str, Tensor]:
     """Mean of the state dicts in `paths`."""
     total: dict[str, Tensor] = {}
     for path in paths:
-        for name, value in torch.load(path, weights_only=True)["model"].items():
+        for name, value in read_checkpoint(path)["model"].items():
             total[name] = total[name] + value.double() if name in total else value.double()
     return {name: (value / len(paths)).float() for name, value in total.items()}

@@ -1,21 +1,48 @@
-"""Parallel text: reading, SentencePiece training, batches of like length."""
+"""Parallel text: reading, SentencePiece training, encoding."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import sentencepiece
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from kserve.tokenizer import BEGIN, END, PADDING, UNKNOWN
 from kserve.train.recipe import Recipe, RecipeError
+
+Pairs = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where text files are looked for: the first folder that has a file is the one."""
+
+    paths: Sequence[Path]
+
+    def find(self, name: str) -> Path:
+        """The file; one that is nowhere is reported when it is read."""
+        found = (path / name for path in self.paths if (path / name).exists())
+        return next(found, self.paths[0] / name)
+
+
+@dataclass
+class Counts:
+    """What was left out of the training text, and why."""
+
+    pairs: int = 0
+    empty: int = 0
+    duplicate: int = 0
+    long: int = 0
+
+    def __str__(self) -> str:
+        reasons = {"with an empty side": self.empty, "seen before": self.duplicate, "too long": self.long}
+        left_out = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
+        return f"{self.pairs} pairs" + (f" (left out: {left_out})" if left_out else "")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -33,24 +60,33 @@ def read_lines(path: Path) -> list[str]:
     return lines
 
 
-def read_pairs(root: Path, prefix: str, source: str, target: str) -> list[tuple[str, str]]:
-    """Sentence pairs of PREFIX.source and PREFIX.target under `root`, those with an empty side left out."""
-    left, right = (read_lines(root / f"{prefix}.{suffix}") for suffix in (source, target))
+def read_pairs(folders: Folders, prefix: str, codes: tuple[str, str]) -> Pairs:
+    """Sentence pairs of PREFIX.SOURCE and PREFIX.TARGET, line by line, empty ones included."""
+    left, right = (read_lines(folders.find(f"{prefix}.{suffix}")) for suffix in codes)
     if len(left) != len(right):
         raise RecipeError(
-            f"{prefix}.{source} has {len(left)} lines and {prefix}.{target} {len(right)}: from line "
+            f"{prefix}.{codes[0]} has {len(left)} lines and {prefix}.{codes[1]} {len(right)}: from line "
             f"{min(len(left), len(right)) + 1} on one side is missing; the two must be aligned line by line"
         )
-    return [pair for pair in zip(left, right, strict=True) if all(pair)]
+    return list(zip(left, right, strict=True))
 
 
-def read_training_pairs(recipe: Recipe, root: Path) -> list[tuple[str, str]]:
-    """All training pairs of the recipe, each corpus repeated as it says."""
-    codes = recipe.languages
-    pairs: list[tuple[str, str]] = []
+def read_training_pairs(recipe: Recipe, folders: Folders) -> tuple[Pairs, Counts]:
+    """All training pairs of the recipe, each corpus repeated as it says.
+
+    Pairs with an empty side, and within a corpus those that came before, are left out.
+    """
+    codes, counts = (recipe.languages.source, recipe.languages.target), Counts()
+    pairs: Pairs = []
     for corpus in recipe.data.train:
-        pairs += read_pairs(root, corpus.prefix, codes.source, codes.target) * corpus.repeat
-    return pairs
+        lines = read_pairs(folders, corpus.prefix, codes)
+        whole = [pair for pair in lines if all(pair)]
+        own = list(dict.fromkeys(whole))
+        counts.empty += len(lines) - len(whole)
+        counts.duplicate += len(whole) - len(own)
+        pairs += own * corpus.repeat
+    counts.pairs = len(pairs)
+    return pairs, counts
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -60,7 +96,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     draft.replace(path)
 
 
-def train_tokenizer(recipe: Recipe, pairs: list[tuple[str, str]], out: Path) -> None:
+def train_tokenizer(recipe: Recipe, pairs: Pairs, out: Path) -> None:
     """Train the shared SentencePiece model on both sides and write it to `out`."""
     model = io.BytesIO()
     try:
@@ -78,7 +114,7 @@ def train_tokenizer(recipe: Recipe, pairs: list[tuple[str, str]], out: Path) -> 
         )
     except RuntimeError as error:
         raise RecipeError(
-            f"SentencePiece refused vocabulary.size={recipe.vocabulary.size}: {error}"
+            f"the text does not give a vocabulary of vocabulary.size={recipe.vocabulary.size}: {error}"
         ) from error
     write_atomically(out, model.getvalue())
 
@@ -103,7 +139,7 @@ def _flatten(sentences: list[list[int]]) -> tuple[NDArray[np.int32], NDArray[np.
 
 
 def encode_pairs(
-    pairs: list[tuple[str, str]], tokenizer: sentencepiece.SentencePieceProcessor, max_tokens: int
+    pairs: Pairs, tokenizer: sentencepiece.SentencePieceProcessor, max_tokens: int
 ) -> tuple[Corpora, int]:
     """Encode, adding the end id; returns the pairs of at most max_tokens a side, and how many were longer."""
     sources = tokenizer.encode([source for source, _ in pairs], add_eos=True)
@@ -114,86 +150,36 @@ def encode_pairs(
     return Corpora(*source_flat, *target_flat), len(pairs) - len(kept)
 
 
-def load_corpora(recipe: Recipe, root: Path, tokenizer_path: Path, cache: Path) -> tuple[Corpora, int]:
-    """The encoded training text, from `cache` if it was made with this tokenizer and these settings."""
-    digest = hashlib.sha256(tokenizer_path.read_bytes() + recipe.data.model_dump_json().encode()).hexdigest()
+def _digest(recipe: Recipe, folders: Folders, tokenizer_path: Path) -> str:
+    """Changes when the tokenizer, the recipe's data section or a text file's size does."""
+    hashed = hashlib.sha256(tokenizer_path.read_bytes() + recipe.data.model_dump_json().encode())
+    for corpus in recipe.data.train:
+        for code in (recipe.languages.source, recipe.languages.target):
+            path = folders.find(f"{corpus.prefix}.{code}")
+            hashed.update(f"{path.stat().st_size if path.exists() else 'absent'} ".encode())
+    return hashed.hexdigest()
+
+
+def load_corpora(recipe: Recipe, folders: Folders, run_folder: Path) -> tuple[Corpora, Counts]:
+    """The encoded training text, from the run folder's `corpora.npz` if that was made from the same."""
+    tokenizer_path, cache = run_folder / "tokenizer.model", run_folder / "corpora.npz"
+    digest = _digest(recipe, folders, tokenizer_path)
     names = ("source_ids", "source_offsets", "target_ids", "target_offsets")
     if cache.exists():
         with np.load(cache) as arrays:
             if str(arrays["digest"]) == digest:
-                return Corpora(*(arrays[name] for name in names)), int(arrays["dropped"])
+                counts = Counts(*(int(count) for count in arrays["counts"]))
+                return Corpora(*(arrays[name] for name in names)), counts
     tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer_path))
-    pairs = read_training_pairs(recipe, root)
-    corpora, dropped = encode_pairs(pairs, tokenizer, recipe.data.max_tokens_per_sentence)
+    pairs, counts = read_training_pairs(recipe, folders)
+    corpora, counts.long = encode_pairs(pairs, tokenizer, recipe.data.max_tokens_per_sentence)
+    counts.pairs = len(corpora)
     if not len(corpora):
         raise RecipeError(
             "no training pair is left: all are empty or longer than data.max_tokens_per_sentence"
         )
     arrays = {name: getattr(corpora, name) for name in names}
     packed = io.BytesIO()
-    np.savez(packed, digest=np.array(digest), dropped=np.array(dropped), **arrays)
+    np.savez(packed, digest=np.array(digest), counts=np.array(list(asdict(counts).values())), **arrays)
     write_atomically(cache, packed.getvalue())
-    return corpora, dropped
-
-
-def plan_batches(corpora: Corpora, batch_tokens: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
-    """Cut one epoch into batches of like length, in random order; a function of (seed, epoch) alone.
-
-    Padded tokens of a batch, on the longer side, are at most batch_tokens (a longer sentence is alone).
-    """
-    random = np.random.default_rng((seed, epoch))
-    source = np.diff(corpora.source_offsets)
-    target = np.diff(corpora.target_offsets)
-    order = np.lexsort((random.random(len(corpora)), target, source))
-    batches, start, widest = [], 0, 0
-    longest = np.maximum(source, target)[order]
-    for index in range(len(order)):
-        widest = max(widest, int(longest[index]))
-        if index > start and widest * (index - start + 1) > batch_tokens:
-            batches.append(order[start:index])
-            start, widest = index, int(longest[index])
-    batches.append(order[start:])
-    random.shuffle(batches)
-    return batches
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Padded ids: source (batch, time); decoder input and wanted output (batch, target time)."""
-
-    source: Tensor
-    target_in: Tensor
-    target_out: Tensor
-    target_tokens: int
-
-
-def _pad(ids: NDArray[np.int32], offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    lengths = offsets[rows + 1] - offsets[rows]
-    columns = np.arange(int(lengths.max()))
-    real = columns < lengths[:, None]
-    padded = np.full(real.shape, PADDING, np.int64)
-    padded[real] = ids[(offsets[rows][:, None] + columns)[real]]
-    return padded
-
-
-def make_batch(corpora: Corpora, rows: NDArray[np.int64], device: torch.device) -> Batch:
-    """Gather the sentence pairs `rows`."""
-    source = torch.from_numpy(_pad(corpora.source_ids, corpora.source_offsets, rows))
-    wanted = torch.from_numpy(_pad(corpora.target_ids, corpora.target_offsets, rows))
-    given = torch.cat((torch.full((len(rows), 1), BEGIN), wanted[:, :-1]), dim=1)
-    given[given == END] = PADDING
-    tokens = int((wanted != PADDING).sum())
-    return Batch(source.to(device), given.to(device), wanted.to(device), tokens)
-
-
-def batches_from(
-    corpora: Corpora, batch_tokens: int, seed: int, position: tuple[int, int], device: torch.device
-) -> Iterator[tuple[tuple[int, int], Batch]]:
-    """Endless batches from (epoch, index) on, each with the position of the one after it."""
-    epoch, index = position
-    while True:
-        plan = plan_batches(corpora, batch_tokens, seed, epoch)
-        for number in range(index, len(plan)):
-            after = (epoch, number + 1) if number + 1 < len(plan) else (epoch + 1, 0)
-            yield after, make_batch(corpora, plan[number], device)
-        epoch, index = epoch + 1, 0
+    return corpora, counts

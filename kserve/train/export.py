@@ -25,14 +25,15 @@ from kserve.architecture import (
     LinearKind,
     LinearLayer,
     ModelShape,
-    count_parameters,
     linear_layers,
     norm_before,
     parse_architecture,
 )
-from kserve.bundle import write_bundle
 from kserve.runtime_layout import LayoutError, grid, multiply_layer, pack_layer, scale_inputs
-from kserve.train.card import CardFacts, model_card
+from kserve.train.data import Folders, load_corpora, read_pairs
+from kserve.train.draft import Draft
+from kserve.train.recipe import parse_recipe
+from kserve.train.shortlist import with_shortlist
 
 Array = NDArray[Any]
 
@@ -52,7 +53,13 @@ class Checkpoint:
     progress: Mapping[str, Any]
 
 
-def export(checkpoint: Path, out: Path, tokenizer: Path | None = None, scores: Sequence[Path] = ()) -> Path:
+def export(
+    checkpoint: Path,
+    out: Path,
+    tokenizer: Path | None = None,
+    scores: Sequence[Path] = (),
+    shortlist_from: Folders | None = None,
+) -> Path:
     """Write the bundle of a checkpoint.
 
     Args:
@@ -60,27 +67,41 @@ def export(checkpoint: Path, out: Path, tokenizer: Path | None = None, scores: S
         out: Folder of the bundle; replaced if it is one already.
         tokenizer: SentencePiece model; default is `tokenizer.model` of the run folder.
         scores: JSON files that `kserve eval --json` wrote; recorded under their names without ending.
+        shortlist_from: Where the recipe's text lies; a shortlist is learned from it, tried on the validation
+            text, and used by default if it costs little.
 
     Returns:
         `out`.
 
     Raises:
         ExportError: a file is missing or no checkpoint, a weight is missing, left over or too large.
+        RecipeError: the text of the recipe cannot be read.
     """
     source = load_checkpoint(checkpoint)
     shape = parse_architecture(dict(source.architecture))
-    tensors = bundle_tensors(source.weights, shape)
     quality = {file.stem: _read_scores(file) for file in scores}
-    config = _config(source, quality)
-    card = model_card(
-        CardFacts(
-            config=config,
-            parameters=count_parameters(shape),
-            model_bytes=sum(array.nbytes for array in tensors.values()),
-        )
+    draft = Draft(
+        config=_config(source, quality),
+        tensors=bundle_tensors(source.weights, shape),
+        tokenizer=_tokenizer_bytes(checkpoint, tokenizer, shape),
     )
-    write_bundle(out, config, tensors, _tokenizer_bytes(checkpoint, tokenizer, shape), card)
+    if shortlist_from is not None:
+        draft = _with_shortlist(draft, source, shortlist_from)
+    draft.write(out)
     return out
+
+
+def _with_shortlist(draft: Draft, source: Checkpoint, folders: Folders) -> Draft:
+    recipe = parse_recipe(dict(source.recipe), str(source.path))
+    corpora, _ = load_corpora(recipe, folders, run_folder(source.path))
+    text = recipe.data.valid
+    pairs = read_pairs(folders, text, (recipe.languages.source, recipe.languages.target))
+    return with_shortlist(draft, corpora, text, pairs)
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The folder of the run that wrote a checkpoint."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "weights" else checkpoint.parent
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -203,7 +224,7 @@ def _config(source: Checkpoint, quality: Mapping[str, Any]) -> dict[str, Any]:
         "name": recipe["name"],
         "languages": dict(recipe["languages"]),
         "architecture": dict(source.architecture),
-        "generation": dict(recipe["generation"]),
+        "generation": {**recipe["generation"], "shortlist": False},
         "provenance": {
             "recipe": {key: recipe[key] for key in ("data", "vocabulary", "training")},
             "trained": progress,
@@ -217,8 +238,7 @@ def _tokenizer_bytes(checkpoint: Path, tokenizer: Path | None, shape: ModelShape
     """The SentencePiece model, checked to have as many pieces as the embedding has rows."""
     from sentencepiece import SentencePieceProcessor
 
-    run = checkpoint.parent.parent if checkpoint.parent.name == "weights" else checkpoint.parent
-    path = tokenizer or run / "tokenizer.model"
+    path = tokenizer or run_folder(checkpoint) / "tokenizer.model"
     try:
         data = path.read_bytes()
         pieces = SentencePieceProcessor(model_proto=data).get_piece_size()

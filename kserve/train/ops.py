@@ -1,168 +1,126 @@
-"""Operations of the training step that plain torch does slowly on a CPU."""
+"""Operations of the training step between the matrix products, on packed rows.
+
+Each has two forms that compute the same: the extension's kernels (`cpu_ops`) for float32 and bfloat16 tensors
+on the CPU, and plain torch (`torch_ops`) for every other type and device. The tensor decides.
+"""
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from kserve.kmatrix import cpu
+from kserve.train import cpu_ops, torch_ops
+from kserve.train.packing import Packing
 
 
-class Dropout(nn.Module):
-    """Dropout whose masks are cut, at random places, out of one long random mask.
+@dataclass(frozen=True)
+class Window:
+    """A dynamic convolution's heads, taps a head, and how many of them lie before the position itself."""
 
-    On a CPU drawing fresh random numbers and multiplying by a boolean mask took longer than the matrix
-    products of a small model; a slice of a float mask costs one multiplication.
+    heads: int
+    taps: int
+    left: int
+
+
+def add_norm(
+    x: Tensor, y: Tensor | None, dropout: float, norm: nn.LayerNorm, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The residual stream's step: x + dropout(y), and its layer norm.
 
     Args:
-        p: Probability of a zero, in [0, 1).
+        x: (rows, d).
+        y: (rows, d) of `dtype`, or None: nothing is added.
+        dropout: Probability of a zero.
+        norm: Gain, bias and epsilon.
+        dtype: Of the second result.
     """
-
-    POOL = 1 << 24  # values; at least four times the largest activation in use keeps the cuts apart
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"dropout probability {p} is not in [0, 1)")
-        self.p = p
-
-    @staticmethod
-    @cache
-    def _pool(p: float, size: int) -> Tensor:
-        """Zeros with probability p, else 1 / (1 - p); the same in every process, whatever the global seed."""
-        generator = torch.Generator().manual_seed(0)
-        return (torch.rand(size, generator=generator) >= p).float().div_(1 - p)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0:
-            return x
-        if x.device.type != "cpu":
-            return functional.dropout(x, self.p)
-        size = max(self.POOL, 4 * x.numel())
-        start = int(torch.randint(size - x.numel(), ()))
-        mask = self._pool(self.p, size)[start : start + x.numel()].view(x.shape)
-        return x * mask.to(x.dtype)
+    if cpu.usable(x) and x.dtype == torch.float32 and dtype in (torch.float32, torch.bfloat16):
+        return cpu_ops.add_norm(x, y, dropout, norm, dtype)
+    return torch_ops.add_norm(x, y, dropout, norm, dtype)
 
 
-class Relu(torch.autograd.Function):
-    """ReLU whose gradient is one product: torch's own CPU gradient of it is not vectorised."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = x.clamp_min(0)
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (y,) = ctx.saved_tensors
-        return grads[0] * y.sign()
+def glu(u: Tensor) -> Tensor:
+    """u[:, :d] * sigmoid(u[:, d:]) of u (rows, 2 d)."""
+    return cpu_ops.glu(u) if cpu.usable(u) else torch_ops.glu(u)
 
 
-def relu(x: Tensor) -> Tensor:
-    """max(x, 0)."""
-    y: Tensor = Relu.apply(x)
-    return y
+def relu_(x: Tensor) -> Tensor:
+    """max(x, 0), in place."""
+    return cpu_ops.relu_(x) if cpu.usable(x) else torch_ops.relu_(x)
 
 
-class DynamicConvolution(torch.autograd.Function):
-    """Convolution whose kernel differs by position and head, as a product with a banded matrix.
+def convolve(x: Tensor, scores: Tensor, packing: Packing, window: Window) -> Tensor:
+    """Dynamic convolution within each sentence.
 
-    For sentences of tens of tokens a (time, time) band is smaller than the (time, taps, channel) windows.
+    Position t of a head becomes the sum over taps j of share[t, j] * x[t + j - left], the shares being the
+    softmax of the scores; positions outside the sentence are zero, but keep their share.
+
+    Args:
+        x: (rows, d).
+        scores: (rows, heads * taps).
+        packing: The sentences.
+        window: Heads, taps, and how many lie to the left.
     """
-
-    @staticmethod
-    def _band(weights: Tensor, time: int) -> Tensor:
-        """Spread weights (groups, time, taps) along the diagonals of (groups, time, time + taps - 1)."""
-        groups, _, taps = weights.shape
-        band = weights.new_zeros(groups, time, time + taps - 1)
-        band.as_strided((groups, time, taps), (time * (time + taps - 1), time + taps, 1)).copy_(weights)
-        return band
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weights: Tensor, left: int) -> Tensor:
-        """Convolve x (batch * heads, time, head_dim) with weights (batch * heads, time, taps)."""
-        time = x.shape[1]
-        band = DynamicConvolution._band(weights, time)[:, :, left : left + time]
-        ctx.save_for_backward(x, band)
-        ctx.left, ctx.taps = left, weights.shape[2]
-        return torch.bmm(band, x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, band = ctx.saved_tensors
-        grad = grads[0].to(x.dtype)
-        groups, time, _ = x.shape
-        taps = ctx.taps
-        grad_x = torch.bmm(band.transpose(1, 2), grad)
-        full = grad.new_zeros(groups, time, time + taps - 1)
-        full[:, :, ctx.left : ctx.left + time] = torch.bmm(grad, x.transpose(1, 2))
-        stride = (time * (time + taps - 1), time + taps, 1)
-        return grad_x, full.as_strided((groups, time, taps), stride).clone(), None
+    form = cpu_ops.convolve if cpu.usable(x) else torch_ops.convolve
+    return form(x, scores, packing, (window.heads, window.taps, window.left))
 
 
-def dynamic_convolution(x: Tensor, weights: Tensor, left: int) -> Tensor:
-    """Convolve x (batch, time, channel) with weights (batch, time, heads, taps).
-
-    Output position t of a head sums `weights[t, j] * x[t + j - left]` over the taps j; positions outside
-    the sentence are zero.
-    """
-    batch, time, channels = x.shape
-    heads, taps = weights.shape[2], weights.shape[3]
-    by_head = x.view(batch, time, heads, channels // heads).transpose(1, 2)
-    kernels = weights.transpose(1, 2).reshape(batch * heads, time, taps).to(x.dtype)
-    y = DynamicConvolution.apply(by_head.reshape(batch * heads, time, -1), kernels, left)
-    return y.view(batch, heads, time, -1).transpose(1, 2).reshape(batch, time, channels)
+def attend(
+    query: Tensor, keys_values: tuple[Tensor, Tensor], target: Packing, source: Packing, heads: int
+) -> Tensor:
+    """Attention of each target sentence (target rows, d) over its source sentence (source rows, d)."""
+    form = cpu_ops.attend if cpu.usable(query) else torch_ops.attend
+    return form(query, keys_values, (target, source), heads)
 
 
-def _loss_and_gradient(scores: Tensor, wanted: Tensor, smoothing: float) -> Tensor:
-    """Turn scores (rows, vocab) into their gradient in place; returns the summed (smoothed loss, nll)."""
-    chosen = scores.gather(1, wanted)
-    mean = scores.mean(1, keepdim=True)
-    peak = scores.amax(1, keepdim=True)
-    scores.sub_(peak).exp_()
-    norm = scores.sum(1, keepdim=True)
-    log_norm = norm.log() + peak
-    nll = log_norm - chosen
-    loss = (1 - smoothing) * nll + smoothing * (log_norm - mean)
-    scores.div_(norm).sub_(smoothing / scores.shape[1])
-    scores.scatter_add_(1, wanted, scores.new_full(wanted.shape, smoothing - 1))
-    return torch.stack((loss.sum(), nll.sum())).double()
+def embed(table: Tensor, ids: Tensor, positions: Tensor, places: Tensor, dropout: float) -> Tensor:
+    """dropout(table[ids] * sqrt(d) + positions[places]), (rows, d); ids and places are int32."""
+    form = cpu_ops.embed if cpu.usable(table) and table.dtype == torch.float32 else torch_ops.embed
+    return form((table, positions), (ids, places), dropout)
 
 
 class SmoothedCrossEntropy(torch.autograd.Function):
-    """Output projection, log-softmax and label-smoothed cross-entropy in chunks of rows.
+    """Output projection, log-softmax and label-smoothed cross-entropy, in chunks of rows.
 
-    The gradient is formed in the forward pass, so that the (rows, vocab) scores never exist as a whole.
+    The gradient is formed in the forward pass, so that the (rows, vocabulary) scores never exist as a whole.
     Loss of a row: (1 - smoothing) * nll(target) + smoothing * mean over the vocabulary of nll.
     """
 
-    CHUNK = 512
+    CHUNK = 2048
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, table: Tensor, target: Tensor, smoothing: float) -> Tensor:
-        """hidden (rows, d), table (vocab, d), target (rows,) to the summed (smoothed loss, nll)."""
-        device = hidden.device.type
-        # Under autocast the products run in its type; sums and exponentials stay in the inputs' type.
-        product = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        table_low = table.to(product)
-        grad_hidden, grad_table = torch.empty_like(hidden), torch.zeros_like(table)
+    def forward(  # torch gives the signature: a sixth parameter is its context
+        ctx: object, hidden: Tensor, table: Tensor, target: Tensor, smoothing: float, weight: float
+    ) -> tuple[Tensor, Tensor]:
+        """Loss and totals of hidden (rows, d), table (vocabulary, d) and target (rows,), int32, -1 for none.
+
+        Returns:
+            `weight` times the summed smoothed loss; and, without gradient, the sums of smoothed loss and
+            negative log-likelihood, (2,) in float64.
+        """
+        low = table.to(hidden.dtype)
+        grad_hidden, grad_table = torch.empty_like(hidden), torch.empty_like(table)
         totals = torch.zeros(2, dtype=torch.float64, device=hidden.device)
+        on_cpu = cpu.usable(hidden)
+        score = cpu_ops.loss_and_gradient if on_cpu else torch_ops.loss_and_gradient
         for start in range(0, hidden.shape[0], SmoothedCrossEntropy.CHUNK):
             rows = slice(start, start + SmoothedCrossEntropy.CHUNK)
-            hidden_low = hidden[rows].to(product)
-            scores = (hidden_low @ table_low.t()).to(hidden.dtype)
-            totals += _loss_and_gradient(scores, target[rows].unsqueeze(1), smoothing)
-            scores = scores.to(product)
-            grad_hidden[rows] = (scores @ table_low).to(hidden.dtype)
-            grad_table += (scores.t() @ hidden_low).to(table.dtype)
-        ctx.save_for_backward(grad_hidden, grad_table)
-        return totals
+            scores = hidden[rows] @ low.t()
+            totals += score(scores, target[rows], smoothing, weight)
+            torch.mm(scores, low, out=grad_hidden[rows])
+            part = cpu.multiply_transposed(scores, hidden[rows]) if on_cpu else scores.t() @ hidden[rows]
+            grad_table = grad_table.copy_(part) if start == 0 else grad_table.add_(part)
+        ctx.save_for_backward(grad_hidden, grad_table)  # type: ignore[attr-defined]
+        ctx.mark_non_differentiable(totals)  # type: ignore[attr-defined]
+        return (totals[0] * weight).float(), totals
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        grad_hidden, grad_table = ctx.saved_tensors
-        scale = grads[0][0].to(grad_hidden.dtype)
-        return grad_hidden * scale, grad_table * scale, None, None
+    def backward(ctx: object, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        grad_hidden, grad_table = ctx.saved_tensors  # type: ignore[attr-defined]
+        scale = float(grads[0])
+        if scale != 1.0:
+            grad_hidden, grad_table = grad_hidden * scale, grad_table * scale
+        return grad_hidden, grad_table, None, None, None

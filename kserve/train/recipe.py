@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from kserve.architecture import SITES
-from kserve.train.model import Architecture, LinearSpec
+from kserve.train.spec import Architecture, LinearSpec
 
 
 class RecipeError(ValueError):
@@ -53,7 +63,7 @@ class Vocabulary(_Section):
 class Linear(_Section):
     """How the linear layers of one site are made."""
 
-    kind: Literal["kmatrix", "dense"] = "kmatrix"
+    kind: Literal["kmatrix", "dense", "lowrank", "circulant"] = "kmatrix"
     width: PositiveInt = 1
     expansion: PositiveInt = 1
 
@@ -68,13 +78,18 @@ class Model(_Section):
     decoder_kernels: list[PositiveInt] = [3, 7, 15]
     glu: bool = True
     max_positions: PositiveInt = 512
+    # For models of other programs: norms before or after the blocks, the number of the first position, and
+    # whether the decoder starts from its own token or from the end token.
+    norm: Literal["pre", "post"] = "pre"
+    position_offset: NonNegativeInt = 0
+    begin: Literal["own", "end"] = "own"
     linear: Linear = Linear()
     sites: dict[Literal[SITES], Linear] = {}  # type: ignore[valid-type]
 
     def architecture(self, vocab_size: int) -> Architecture:
         """The model's architecture for this vocabulary."""
         linear = {site: LinearSpec(**self.sites.get(site, self.linear).model_dump()) for site in SITES}
-        sizes = self.model_dump(include={"d_model", "d_ffn", "heads", "glu", "max_positions"})
+        sizes = self.model_dump(exclude={"encoder_kernels", "decoder_kernels", "linear", "sites"})
         return Architecture(
             vocab_size=vocab_size,
             encoder_kernels=tuple(self.encoder_kernels),
@@ -88,7 +103,8 @@ class Training(_Section):
     """Optimisation. Steps are updates of the weights."""
 
     steps: PositiveInt
-    batch_tokens: PositiveInt = 3000  # padded target tokens of a batch, at most
+    batch_tokens: PositiveInt = 3000  # tokens of a batch, at most, on either side
+    batches_per_step: PositiveInt = 1  # whose gradients are added up; shared out to the processes of torchrun
     learning_rate: float = Field(default=2e-3, gt=0)  # at the end of the warm-up
     twiddle_rate: float = Field(default=1.0, gt=0)  # learning rate of twiddles over that of the rest
     warmup_steps: PositiveInt = 800
@@ -127,6 +143,17 @@ class Recipe(_Section):
     training: Training
     generation: Generation = Generation()
 
+    @model_validator(mode="after")
+    def _positions_suffice(self) -> Recipe:
+        """Neither training nor serving may need a position that the model has not."""
+        for name, tokens in (
+            ("data.max_tokens_per_sentence", self.data.max_tokens_per_sentence),
+            ("generation.max_source_tokens", self.generation.max_source_tokens),
+        ):
+            if tokens > self.model.max_positions:
+                raise ValueError(f"{name}={tokens} is above model.max_positions={self.model.max_positions}")
+        return self
+
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe.
@@ -134,10 +161,19 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: the file is missing, no YAML, or has an unknown, missing or wrong entry (each is named).
     """
+    return parse_recipe(read_yaml(path), str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file; raises RecipeError if there is none."""
     try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot read the recipe {path}: {error}") from error
+
+
+def parse_recipe(data: Any, name: str) -> Recipe:
+    """The recipe of parsed YAML; raises RecipeError naming what is wrong in `name`."""
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
@@ -145,4 +181,16 @@ def load_recipe(path: Path) -> Recipe:
             f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']} (got {item['input']!r})"
             for item in error.errors(include_url=False)
         )
-        raise RecipeError(f"recipe {path}: " + "; ".join(problems)) from error
+        raise RecipeError(f"recipe {name}: " + "; ".join(problems)) from error
+
+
+def changed(base: Any, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe of parsed YAML with some entries set, named like `model.linear.kind`."""
+    data = copy.deepcopy(base)
+    for path, value in changes.items():
+        *sections, key = path.split(".")
+        section = data
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[key] = value
+    return parse_recipe(data, str(changes.get("name", "with changes")))

@@ -21,7 +21,8 @@ from kserve.architecture import linear_layers, norm_before
 from kserve.bundle import Bundle, read_bundle
 from kserve.runtime_layout import unpack_layer
 from kserve.train.export import load_checkpoint, state_name
-from kserve.train.model import Architecture, DynamicConvModel, LinearSpec
+from kserve.train.model import DynamicConvModel
+from kserve.train.spec import Architecture, LinearSpec
 
 
 def restore(bundle: Bundle | Path) -> DynamicConvModel:

@@ -1,11 +1,13 @@
 // The butterfly passes of butterfly.h, written once over the physical register Reg of the instruction set.
 #pragma once
 
-#include "kernels/butterfly.h"
 #include "kernels/lanes-inl.h"
+#include "training/butterfly.h"
 
-namespace kserve::kernels {
+namespace kserve::training {
 namespace {
+
+using kernels::Reg;
 
 // A 2x2 block applied to a pair, and its transpose.
 struct Block {
@@ -303,4 +305,4 @@ void add_tile(const float* tile, std::size_t n, float* sum) {
 }
 
 }  // namespace
-}  // namespace kserve::kernels
+}  // namespace kserve::training

@@ -3,9 +3,9 @@
 
 #include <cstddef>
 
-#include "kernels/table.h"
+#include "training/table.h"
 
-namespace kserve::kernels {
+namespace kserve::training {
 
 // Sizes as in docs/design.md, "K-matrices"; twiddle (grid_rows * grid_cols, blocks, log_inner, inner / 2, 2,
 // 2).
@@ -29,4 +29,4 @@ void butterfly_layer_forward(const ButterflyLayer& layer, const float* x, std::s
 void butterfly_layer_backward(const ButterflyLayer& layer, const float* x, const float* grad_y,
                               std::size_t rows, float* grad_x, float* grad_twiddle);
 
-}  // namespace kserve::kernels
+}  // namespace kserve::training

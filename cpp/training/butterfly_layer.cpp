@@ -1,11 +1,11 @@
-#include "kernels/butterfly_layer.h"
+#include "training/butterfly_layer.h"
 
 #include <algorithm>
 #include <vector>
 
 #include "engine/parallel.h"
 
-namespace kserve::kernels {
+namespace kserve::training {
 namespace {
 
 using Buffer = std::vector<float>;
@@ -143,4 +143,4 @@ void butterfly_layer_backward(const ButterflyLayer& layer, const float* x, const
   }
 }
 
-}  // namespace kserve::kernels
+}  // namespace kserve::training

@@ -7,7 +7,7 @@
 
 #include <cstddef>
 
-namespace kserve::kernels {
+namespace kserve::training {
 
 constexpr std::size_t kTileRows = 32;
 
@@ -40,4 +40,4 @@ struct ButterflyTable {
   void (*backward)(const Butterfly& square, const float* saved, float* grad, float* grad_twiddle);
 };
 
-}  // namespace kserve::kernels
+}  // namespace kserve::training

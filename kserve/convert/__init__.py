@@ -1,0 +1,1 @@
+"""Models of other programs as run folders of `kserve train`: checkpoint, tokenizer and recipe."""

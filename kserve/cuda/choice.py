@@ -1,0 +1,115 @@
+"""How a K layer multiplies on a CUDA device, by thresholds that `kserve bench cuda` measures and saves.
+
+    Choice.load("NVIDIA H100 80GB HBM3", cache).route(rows=64, size=2048)      # Route.KERNEL
+
+Three ways give the same product: the butterfly kernel (few rows, or large n), the dense matrix built from the
+factors with one matrix product (many rows), and the factors one by one in torch (where the kernel cannot run
+and there are few rows).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from kserve.errors import SettingsError
+
+FILE = "cuda-thresholds.json"
+
+# Where the kernel cannot run: from this many rows on, building the dense matrix and one matrix product beats
+# running the factors one by one.
+MATERIALIZE_ROWS = 64
+
+# Until somebody measures. By arithmetic, not by a clock: building B B* costs about n^3 multiply-adds and a
+# score of launches, the kernel reads 4 n log2 n twiddles for each tile of rows; n from 8192 on takes a dense
+# matrix of 256 MB and more for each square.
+ESTIMATED = {2**log_n: 512 if log_n < 13 else 1 << 20 for log_n in range(1, 15)}
+
+
+class Route(Enum):
+    """A way of multiplying; the value is how logs call it."""
+
+    KERNEL = "CUDA butterfly kernel"
+    DENSE = "dense matrix from the factors, one product"
+    FACTORS = "factors one by one in torch"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Thresholds of one device.
+
+    Attributes:
+        device: Its name.
+        rows: For each size n, up to how many rows the kernel beats building the dense matrix, forward and
+            backward together.
+        measured: Whether they were measured on a device of this name, or are estimates.
+        obstacle: Why the kernel cannot run; empty if it can.
+        largest: The largest size that the kernel can do on the device.
+    """
+
+    device: str
+    rows: Mapping[int, int]
+    measured: bool = False
+    obstacle: str = ""
+    largest: int = 1 << 14
+
+    @classmethod
+    def load(cls, device: str, cache: Path, obstacle: str = "") -> Choice:
+        """The thresholds that were saved for this device, or the estimates.
+
+        Raises:
+            SettingsError: the file is there but holds no thresholds.
+        """
+        saved = _read(cache / FILE).get(device)
+        return cls(device, ESTIMATED if saved is None else saved, saved is not None, obstacle)
+
+    def save(self, cache: Path) -> Path:
+        """Write the thresholds, beside those of other devices; returns the file."""
+        file = cache / FILE
+        everything = {**_read(file), self.device: dict(self.rows)}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_suffix(".tmp")
+        draft.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
+        draft.replace(file)
+        return file
+
+    def route(self, rows: int, size: int, types: bool = True) -> Route:
+        """How so many rows are multiplied by squares of `size`; `types`: whether the kernel takes theirs."""
+        if types and size <= self.largest and not self.obstacle:
+            return Route.KERNEL if rows <= self._limit(size) else Route.DENSE
+        return Route.DENSE if rows >= MATERIALIZE_ROWS else Route.FACTORS
+
+    def explain(self) -> str:
+        """The rule in a line, for logs and `kserve info`."""
+        if self.obstacle:
+            return (
+                f"{Route.DENSE.value} from {MATERIALIZE_ROWS} rows on, else {Route.FACTORS.value}; "
+                f"no CUDA kernel: {self.obstacle}"
+            )
+        source = "measured" if self.measured else "estimated; measure with `kserve bench cuda`"
+        limits = ", ".join(f"{rows} at n {n}" for n, rows in sorted(self.rows.items()) if n >= 256)
+        return f"{Route.KERNEL.value} up to so many rows: {limits} ({source}); else {Route.DENSE.value}"
+
+    def _limit(self, size: int) -> int:
+        """The threshold of the nearest size that has one."""
+        return self.rows[min(self.rows, key=lambda known: abs(known.bit_length() - size.bit_length()))]
+
+
+def _read(file: Path) -> dict[str, dict[int, int]]:
+    """Thresholds by device, none if the file is not there."""
+    try:
+        data: Any = json.loads(file.read_text(encoding="utf-8"))
+        return {
+            str(device): {int(size): int(rows) for size, rows in table.items()}
+            for device, table in data.items()
+        }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise SettingsError(
+            f"{file} holds no thresholds ({type(error).__name__}); remove it and run `kserve bench cuda`"
+        ) from None

@@ -1,0 +1,143 @@
+"""`kserve export --shortlist`: for each source token, the target tokens that may translate it.
+
+A sentence's output layer then looks at some hundred tokens instead of the whole vocabulary. The lists come from
+the training text by the first alignment model of Brown et al. 1993 ("The Mathematics of Statistical Machine
+Translation", section 4.2), as Schwenk et al. 2007 and Devlin 2017 used them: a few rounds of expectation
+maximisation over token pairs, no order, no model of the sentence.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from kserve.evaluate import TestSet, evaluate
+from kserve.tokenizer import END, PADDING
+from kserve.train.data import Corpora, Pairs
+from kserve.train.draft import Draft
+from kserve.translator import Translator
+
+Ids = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+ROUNDS = 4  # the lists hardly change any more
+EACH = 64  # translations of a source token
+LEAST = 0.001  # probability of one
+ALWAYS = 128  # tokens that any sentence may hold: the most frequent ones of the target text
+WORST_LOSS = 0.1  # of BLEU on the validation text, for a list that is used by default
+_CELLS = 1 << 22  # source tokens times target tokens that are looked at together
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """The tensors of a bundle, by their names behind `shortlist.`."""
+
+    first: Ids  # (vocabulary + 1,): where the tokens of each source token begin, and all of them end
+    tokens: Ids  # ascending for each source token
+    always: Ids  # ascending
+
+    def of(self, source: list[int]) -> Ids:
+        """The tokens that a sentence of these ids may hold, its end among them."""
+        lists = [self.tokens[self.first[token] : self.first[token + 1]] for token in source]
+        return np.unique(np.concatenate([*lists, self.always, [END]])).astype(np.int32)
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """By their names in a bundle."""
+        return {f"shortlist.{name}": getattr(self, name) for name in ("first", "tokens", "always")}
+
+
+def with_shortlist(draft: Draft, corpora: Corpora, text: str, pairs: Pairs) -> Draft:
+    """The draft with lists learned from the corpora, and what they cost on `pairs` of the validation text.
+
+    They are the default if they cost at most `WORST_LOSS`.
+    """
+    architecture = draft.config["architecture"]
+    lists = learn_shortlist(corpora, architecture["vocab_size"])
+    size = {"tokens": len(lists.tokens), "always": len(lists.always)}
+    draft = replace(
+        draft,
+        config={**draft.config, "architecture": {**architecture, "shortlist": size}},
+        tensors={**draft.tensors, **lists.tensors()},
+    )
+    facts = {"each": EACH, "always": len(lists.always), "text": text, **_cost(draft, lists, pairs)}
+    cheap = facts["bleu_whole"] - facts["bleu"] <= WORST_LOSS
+    return replace(
+        draft,
+        config={
+            **draft.config,
+            "generation": {**draft.config["generation"], "shortlist": cheap},
+            "provenance": {**draft.config["provenance"], "shortlist": facts},
+        },
+    )
+
+
+def _cost(draft: Draft, lists: Shortlist, pairs: Pairs) -> dict[str, float]:
+    """BLEU with the lists and with the whole vocabulary, and how many tokens a sentence is left with."""
+    text = TestSet([source for source, _ in pairs], [target for _, target in pairs])
+    with tempfile.TemporaryDirectory(prefix="kserve-shortlist-") as folder:
+        draft.write(Path(folder) / "draft")
+        translator = Translator(Path(folder) / "draft")
+        scores = [evaluate(translator, text, {"shortlist": used})["bleu"] for used in (True, False)]
+        listed = [len(lists.of(ids)) for ids in map(translator.tokenizer.encode, text.source)]
+    return {"bleu": scores[0], "bleu_whole": scores[1], "listed": float(np.mean(listed))}
+
+
+def learn_shortlist(corpora: Corpora, vocab_size: int) -> Shortlist:
+    """Learn the lists from encoded sentence pairs of one vocabulary.
+
+    A source token is on its own list: names and numbers are copied.
+    """
+    probability = _translations(corpora, vocab_size)
+    lists = [_list_of(token, probability[token]) for token in range(vocab_size)]
+    first = np.zeros(vocab_size + 1, np.int32)
+    np.cumsum([len(tokens) for tokens in lists], out=first[1:])
+    counts = np.bincount(corpora.target_ids, minlength=vocab_size)
+    counts[: PADDING + 1] = 0
+    frequent = np.argsort(-counts, kind="stable")[:ALWAYS]
+    always = np.sort(frequent[counts[frequent] > 0]).astype(np.int32)
+    return Shortlist(first, np.concatenate(lists), always)
+
+
+def _list_of(token: int, probability: Floats) -> Ids:
+    count = min(EACH, len(probability))
+    best = np.argpartition(-probability, count - 1)[:count]
+    kept = {int(target) for target in best if probability[target] >= LEAST}
+    return np.array(sorted(target for target in kept | {token} if target > PADDING), np.int32)
+
+
+def _translations(corpora: Corpora, vocab_size: int) -> Floats:
+    """Probability (vocabulary of the source, vocabulary of the target) of each translation."""
+    probability = np.ones((vocab_size, vocab_size), np.float32)
+    for _ in tqdm(range(ROUNDS), desc="shortlist", unit="round", leave=False, disable=None):
+        counts = np.zeros(vocab_size * vocab_size, np.float32)
+        for source, target in _rectangles(corpora):
+            places = source[:, None, :] * np.int64(vocab_size) + target[:, :, None]
+            shares = probability.reshape(-1)[places]
+            shares /= shares.sum(axis=2, keepdims=True)
+            np.add.at(counts, places.reshape(-1), shares.reshape(-1))
+        probability = counts.reshape(vocab_size, vocab_size)
+        probability /= np.maximum(probability.sum(axis=1, keepdims=True), 1e-9)
+    return probability
+
+
+def _rectangles(corpora: Corpora) -> Iterator[tuple[Ids, Ids]]:
+    """Source (pairs, time) and target (pairs, time) ids of pairs whose lengths are the same."""
+    lengths = np.stack([np.diff(corpora.source_offsets), np.diff(corpora.target_offsets)])
+    order = np.lexsort(lengths)
+    edges = np.flatnonzero(np.any(np.diff(lengths[:, order], axis=1), axis=0)) + 1
+    for same in np.split(order, edges):
+        source, target = (int(length) for length in lengths[:, same[0]])
+        at_once = max(1, _CELLS // (source * target))
+        for start in range(0, len(same), at_once):
+            pairs = same[start : start + at_once]
+            yield (
+                corpora.source_ids[corpora.source_offsets[pairs][:, None] + np.arange(source)],
+                corpora.target_ids[corpora.target_offsets[pairs][:, None] + np.arange(target)],
+            )
