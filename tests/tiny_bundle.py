@@ -86,6 +86,7 @@ def config(kind: str = "kmatrix", pair: tuple[str, str] = ("de", "en")) -> dict[
             "max_length_ratio": 1.0,
             "max_length_extra": 3,
             "max_source_tokens": 40,
+            "shortlist": False,
         },
         "provenance": {"training": "random weights"},
         "quality": {},
