@@ -136,7 +136,7 @@ def test_the_language_is_detected_and_named(visit: Open) -> None:
     one.page.get_by_label("From", exact=True).select_option("auto")
     one.type("Die Kinder spielen heute im Garten, obwohl es seit Stunden regnet.")
     chosen = one.page.locator("#source option:checked")
-    expect(chosen).to_have_text(re.compile(r"^German \(detected, \d+ %\)$"))
+    expect(chosen).to_have_text(re.compile(r"^German \(\d+ % sure\)$"))
 
 
 def test_other_translations_of_a_sentence(visit: Open) -> None:
@@ -216,7 +216,7 @@ def test_a_text_that_is_too_long(visit: Open) -> None:
     one = visit()
     one.type("a" * (MAX_CHARACTERS + 1))
     expect(one.page.locator("#message.wrong")).to_contain_text("longer than the 5,000 characters")
-    expect(one.page.locator("#count")).to_have_text("5,001 / 5,000 characters: too long")
+    expect(one.page.locator("#count")).to_have_text("5,001 / 5,000: too long")
 
 
 def test_markup_in_a_text_stays_text(visit: Open) -> None:

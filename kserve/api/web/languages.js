@@ -38,7 +38,7 @@ export class Languages {
   // What the server found out: a language and how sure it is, or null.
   showDetected(detected) {
     this.detected = detected;
-    const sure = detected && ` (detected, ${Math.round(100 * detected.confidence)} %)`;
+    const sure = detected && ` (${Math.round(100 * detected.confidence)} % sure)`;
     this.source.options[0].text = sure ? this.name(detected.language) + sure : "Detect language";
     this.#showSwap();
   }

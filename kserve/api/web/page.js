@@ -32,7 +32,7 @@ export function showCount(text, limit) {
   const count = characters(text);
   const isTooMuch = limit > 0 && count > limit;
   const shown = limit > 0 ? `${whole(count)} / ${whole(limit)}` : whole(count);
-  element("count").textContent = isTooMuch ? `${shown} characters: too long` : `${shown} characters`;
+  element("count").textContent = isTooMuch ? `${shown}: too long` : shown;
   element("count").classList.toggle("too-much", isTooMuch);
   return !isTooMuch;
 }
