@@ -94,7 +94,9 @@ def draw(records: Sequence[dict[str, Any]], out: Path) -> None:
                 color=_COLOURS[one["engine"]],
                 label=f"{one['engine']}, {share.partition('_')[0]}",
             )
-    axes.set(xlabel="offered sentences a second", ylabel="ms from due to answered", yscale="log", xscale="log")
+    axes.set(
+        xlabel="offered sentences a second", ylabel="ms from due to answered", yscale="log", xscale="log"
+    )
     axes.set_title("single sentences at random times, server and clients on the same cores", fontsize=9)
     axes.legend(fontsize=7)
     figure.tight_layout()

@@ -40,7 +40,9 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--rates", default="10", help="OpenUser: requests a second, one number a step")
     parser.add_argument("--step-seconds", type=float, default=10.0, help="OpenUser: length of a step")
     parser.add_argument("--seed", type=int, default=1, help="of what is sent, and when")
-    parser.add_argument("--warm-seconds", type=float, default=0.0, help="ClosedUser: not counted at the start")
+    parser.add_argument(
+        "--warm-seconds", type=float, default=0.0, help="ClosedUser: not counted at the start"
+    )
     parser.add_argument("--most-p99-ms", type=float, help="limit for accepted requests")
     parser.add_argument("--most-refused", type=float, help="limit for the share of refused requests")
     parser.add_argument("--results", type=Path, help="JSON file to write")
@@ -59,7 +61,9 @@ def _finish(environment: Environment, **_: Any) -> None:
     steps = [_step(environment, number) for number in sorted({one.step for one in environment.outcomes})]
     if options.results:
         options.results.write_text(json.dumps(steps, indent=2) + "\n", encoding="utf-8")
-    broken = [f"step {number}: {what}" for number, one in enumerate(steps) for what in _exceeded(one, options)]
+    broken = [
+        f"step {number}: {what}" for number, one in enumerate(steps) for what in _exceeded(one, options)
+    ]
     for line in broken or ["every answer was right"]:
         print(line)  # noqa: T201
     environment.process_exit_code = 1 if broken or not steps else 0

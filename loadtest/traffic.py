@@ -84,6 +84,9 @@ def _form(text: str) -> dict[str, Any]:
         'name="target"': TARGET,
         'name="file"; filename="lines.txt"\r\nContent-Type: text/plain': text,
     }
-    blocks = [f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n{body}\r\n" for head, body in parts.items()]
+    blocks = [
+        f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n{body}\r\n"
+        for head, body in parts.items()
+    ]
     data = "".join([*blocks, f"--{boundary}--\r\n"]).encode()
     return {"data": data, "headers": {"Content-Type": f"multipart/form-data; boundary={boundary}"}}

@@ -35,7 +35,12 @@ def overload(offline: Offline, seconds: float, folder: Path) -> dict[str, Any]:
         [step] = run_locust(target, load, expected, folder / "open.json")
         time.sleep(_SETTLE_SECONDS)
         after = idle(target, offline, 200)
-        return {**step, "saturated": saturated["sentences_per_second"], "idle_before": before, "idle_after": after}
+        return {
+            **step,
+            "saturated": saturated["sentences_per_second"],
+            "idle_before": before,
+            "idle_after": after,
+        }
 
 
 def idle(target: Target, offline: Offline, requests: int) -> dict[str, float]:
@@ -159,5 +164,3 @@ def _abort(url: str, traffic: Traffic, events: dict[str, int], stop: threading.E
             time.sleep(wait)
             events["aborts"] += 1
         wait = (wait + 0.003) % 0.05
-
-

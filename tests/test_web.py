@@ -66,7 +66,8 @@ def test_a_file_that_has_not_changed_is_not_sent_again(client: httpx.Client) -> 
 
 
 @pytest.mark.parametrize(
-    "path", ["/web/", "/web/..%2f..%2fconfig.py", "/web/%2e%2e/app.py", "/web/nothing.js", "/web/index.html%00"]
+    "path",
+    ["/web/", "/web/..%2f..%2fconfig.py", "/web/%2e%2e/app.py", "/web/nothing.js", "/web/index.html%00"],
 )
 def test_no_other_file_can_be_read(client: httpx.Client, path: str) -> None:
     answer = client.get(path)
@@ -83,7 +84,10 @@ def test_pages_under_a_prefix_point_below_it() -> None:
 
 
 def test_what_is_switched_off_is_not_there() -> None:
-    with serving(tiny_bundle.bundle_folder(), compare="false", docs="false") as server, server.client() as client:
+    with (
+        serving(tiny_bundle.bundle_folder(), compare="false", docs="false") as server,
+        server.client() as client,
+    ):
         assert 'data-offers=""' in client.get("/").text
         refused = client.post("/v1/compare", json={"text": "Ein Hund", "source": "de", "target": "en"})
         assert (refused.status_code, refused.json()["code"]) == (404, "not_found")

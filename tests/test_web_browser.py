@@ -72,9 +72,9 @@ class Visit:
     def shows(self, text: str) -> None:
         """Until exactly this is the translation."""
         # Not by the browser's own waiting, which evaluates a string: the pages' policy forbids that.
-        assert until(lambda: self.page.locator("#translation").text_content() == text), (
-            self.page.locator("#translation").text_content()
-        )
+        assert until(lambda: self.page.locator("#translation").text_content() == text), self.page.locator(
+            "#translation"
+        ).text_content()
 
 
 Open = Callable[..., Visit]

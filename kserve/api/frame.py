@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kserve.api.logs import LOGGER, say
 from kserve.api.metrics import Metrics
+from kserve.api.protocol import STOPPING
 
 _ID = re.compile(r"[\w.-]{1,64}")
 _QUIET = frozenset(
@@ -50,6 +51,8 @@ class Frame:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = _with_safe_headers(message["headers"], identity)
+                if scope.get(STOPPING):
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         _strip_prefix(scope, self._prefix)
