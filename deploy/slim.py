@@ -34,7 +34,9 @@ def main() -> None:
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
     if not compileall.compile_dir(PACKAGES, quiet=1, workers=0, invalidation_mode=mode):
         sys.exit("something does not compile")
-    print(f"packages: {before / 1e6:.0f} MB, of which {size() / 1e6:.0f} MB are kept and compiled")
+    sys.stdout.write(
+        f"packages: {before / 1e6:.0f} MB, of which {size() / 1e6:.0f} MB are kept and compiled\n"
+    )
 
 
 def size() -> int:

@@ -1,7 +1,7 @@
 """The dense twin of a bundle: the same weights, every K-matrix multiplied out, in a precision of choice.
 
-    twin = dense_twin(bundle, "int8")            # in memory
-    Translator(twin).translate("Ein Hund rennt.")
+twin = dense_twin(bundle, "int8")            # in memory
+Translator(twin).translate("Ein Hund rennt.")
 """
 
 from __future__ import annotations

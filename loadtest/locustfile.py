@@ -1,13 +1,13 @@
 """Locust users that check the body of every answer.
 
     locust -f loadtest/locustfile.py ClosedUser --headless -H http://127.0.0.1:8000 -u 16 -t 10s \\
-        --expected expected.json --kind single --json closed.json
+        --expected expected.json --kind single --results closed.json
     locust -f loadtest/locustfile.py OpenUser --headless -H http://127.0.0.1:8000 -u 1 \\
-        --expected expected.json --kind mixed --rates 50,100,200 --step-seconds 5 --json steps.json
+        --expected expected.json --kind mixed --rates 50,100,200 --step-seconds 5 --results steps.json
 
-ClosedUser sends when it has its answer: many of them find out what the server can do. OpenUser sends at random
-times of a given rate, whatever comes back: what a crowd does. Exit code 1: a wrong answer, an error that is no
-refusal with Retry-After, or a limit exceeded.
+ClosedUser sends when it has its answer: many of them find out what the server can do. OpenUser sends at
+random times of a given rate, whatever comes back: what a crowd does. Exit code 1: a wrong answer, an error
+that is no refusal with Retry-After, or a limit exceeded.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import random
 import re
 import time
 from argparse import ArgumentParser
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +49,30 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, help="JSON file to write")
 
 
+@dataclass
+class Run:
+    """What the users of this process share."""
+
+    options: Any = None
+    expected: dict[str, str] = field(default_factory=dict)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+RUN = Run()  # locust gives its users nothing but their environment, which has no place for it
+
+
 @events.init.add_listener
 def _start(environment: Environment, **_: Any) -> None:
-    environment.outcomes = []
-    environment.expected = read_expected(environment.parsed_options.expected)
+    RUN.options = environment.parsed_options
+    RUN.expected = read_expected(RUN.options.expected)
 
 
 @events.quitting.add_listener
 def _finish(environment: Environment, **_: Any) -> None:
     """Sum up, write, and set the exit code from what was found."""
-    options = environment.parsed_options
-    steps = [_step(environment, number) for number in sorted({one.step for one in environment.outcomes})]
+    options = RUN.options
+    is_open = OpenUser in environment.user_classes
+    steps = [_step(number, is_open) for number in sorted({one.step for one in RUN.outcomes})]
     if options.results:
         options.results.write_text(json.dumps(steps, indent=2) + "\n", encoding="utf-8")
     broken = [
@@ -69,10 +83,10 @@ def _finish(environment: Environment, **_: Any) -> None:
     environment.process_exit_code = 1 if broken or not steps else 0
 
 
-def _step(environment: Environment, number: int) -> dict[str, Any]:
-    options = environment.parsed_options
-    outcomes = [one for one in environment.outcomes if one.step == number]
-    if any(one.kind == "open" for one in environment.user_classes):
+def _step(number: int, is_open: bool) -> dict[str, Any]:
+    options = RUN.options
+    outcomes = [one for one in RUN.outcomes if one.step == number]
+    if is_open:
         return summary(outcomes, float(options.rates.split(",")[number]), options.step_seconds)
     begun = min(one.due for one in outcomes)
     outcomes = [one for one in outcomes if one.due >= begun + options.warm_seconds]
@@ -94,16 +108,15 @@ class CheckedUser(FastHttpUser):
     """Sends, checks, and remembers."""
 
     abstract = True
-    kind = ""
     max_retries = 0
     connection_timeout = network_timeout = _TIMEOUT
 
     def on_start(self) -> None:
         """Requests of its own, so that two users do not ask the same."""
-        options = self.environment.parsed_options
+        options = RUN.options
         self.random = random.Random(f"{options.seed} {id(self)}")
         seed = self.random.randrange(1 << 30)
-        self.traffic = Traffic(self.environment.expected, options.kind, seed, options.array_size)
+        self.traffic = Traffic(RUN.expected, options.kind, seed, options.array_size)
 
     def ask(self, sent: Sent, step: int, due: float) -> None:
         """One request and what became of it."""
@@ -117,10 +130,10 @@ class CheckedUser(FastHttpUser):
                 answer.success()
             timing = (answer.headers or {}).get("Server-Timing", "")
             phases = {name: float(ms) for name, ms in _PHASE.findall(timing)}
-            outcome = Outcome(
-                step, sent.kind, due, seconds, answer.status_code, len(sent.expected), fault, phases
+            count = len(sent.expected)
+            RUN.outcomes.append(
+                Outcome(step, sent.kind, due, seconds, answer.status_code, count, fault, phases)
             )
-            self.environment.outcomes.append(outcome)
 
 
 def _fault(sent: Sent, answer: Any) -> str | None:
@@ -134,7 +147,6 @@ def _fault(sent: Sent, answer: Any) -> str | None:
 class ClosedUser(CheckedUser):
     """Sends the next request when it has the answer to the last one."""
 
-    kind = "closed"
     wait_time = constant(0)
 
     @task
@@ -146,14 +158,13 @@ class ClosedUser(CheckedUser):
 class OpenUser(CheckedUser):
     """Sends at random times of each step's rate, and never waits for an answer. One of it is enough."""
 
-    kind = "open"
     concurrency = 5_000
     wait_time = constant(0)
 
     @task
     def send(self) -> None:
         """All steps, then the end of the run."""
-        options = self.environment.parsed_options
+        options = RUN.options
         pool = Pool()
         due = time.perf_counter()
         for step, rate in enumerate(map(float, options.rates.split(","))):

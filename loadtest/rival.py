@@ -2,10 +2,10 @@
 
     KSERVE_RIVAL=FOLDER uvicorn --factory loadtest.rival:create
 
-Sentences of all requests are batched: a worker takes what waits, up to a batch, and never waits for more. The
-weights are random, so each batch is forced to the mean length of what our model makes of the same sentences: both
-make the same number of tokens, and the rival's batches waste nothing on padding. It does no sentence splitting and
-keeps no placeholders; that work is ours alone.
+Sentences of all requests are batched: a worker takes what waits, up to a batch, and never waits for more.
+The weights are random, so each batch is forced to the mean length of what our model makes of the same
+sentences: both make the same number of tokens, and the rival's batches waste nothing on padding. It does no
+sentence splitting and keeps no placeholders; that work is ours alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import ctranslate2
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from kserve.bench.ctranslate import VOCABULARY_START, write_transformer
+from kserve.bench.ctranslate import write_transformer
+from kserve.bench.rivals import VOCABULARY_START
 from kserve.bundle import read_bundle
 from kserve.tokenizer import END, Tokenizer
 
@@ -51,7 +52,7 @@ class Waiting:
 
 
 def prepare(folder: Path, bundle_path: Path, lengths: dict[str, int], threads: int) -> Path:
-    """Everything that the application reads: a Transformer of the bundle's sizes, its tokenizer, the lengths."""
+    """What the application reads: a Transformer of the bundle's sizes, its tokenizer, the lengths."""
     bundle = read_bundle(bundle_path)
     write_transformer(bundle.shape, "int8", folder / "model")
     settings = {

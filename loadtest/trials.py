@@ -1,11 +1,11 @@
-"""What a server must stand: overload, big requests beside small ones, long use, restarts. Every answer is checked."""
+"""What a server must stand: overload, big requests beside small ones, long use, restarts, aborts."""
 
 from __future__ import annotations
 
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import HTTPException
@@ -147,12 +147,8 @@ def _persist(url: str, traffic: Traffic, tally: Tally, stop: threading.Event) ->
     """Each request until it is answered; a server that is not there was never asked."""
     while not stop.is_set():
         sent = traffic.next()
-        _until(lambda sent=sent: Client.once(url, sent, tally), stop)
-
-
-def _until(ask: Callable[[], bool], stop: threading.Event) -> None:
-    while not ask() and not stop.is_set():
-        time.sleep(0.02)
+        while not Client.once(url, sent, tally) and not stop.is_set():
+            time.sleep(0.02)
 
 
 def _abort(url: str, traffic: Traffic, events: dict[str, int], stop: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""Commands of Debian packages that some tests need: installed where that is allowed, else a skip that says why."""
+"""Commands of Debian packages that some tests need: installed where that is allowed, else a skip says why."""
 
 from __future__ import annotations
 

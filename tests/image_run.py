@@ -1,9 +1,9 @@
-"""Runs the command of an image as a container would, with nothing but the standard library and a root's rights.
+"""Runs the command of an image as a container would; it needs a root's rights and nothing to be installed.
 
     unshare --mount --net --pid --fork python image_run.py CONFIG ROOT REQUESTS
 
-A network of its own with a loopback and nothing behind it, a read-only file system, the image's user, variables and
-command. Prints JSON: seconds to ready, what the requests were answered, and how the process ended.
+A network of its own with a loopback and nothing behind it, a read-only file system, the image's user,
+variables and command. Prints JSON: seconds to ready, what the requests were answered, how the process ended.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The load tests themselves, on a small model and for seconds: what they judge is right answers, never times."""
+"""The load tests themselves, on a small model, for seconds: they judge right answers, never times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages' files as they leave the server: nothing inline, nothing from elsewhere, at home under a prefix."""
+"""The pages' files as they leave the server: nothing inline, nothing from elsewhere, right under a prefix."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import pytest
 import tiny_bundle
 from axe_playwright_python.sync_playwright import Axe
 from browser import launched
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect
 from server_process import Server, serving
 from test_server import until
 
@@ -56,10 +56,14 @@ class Visit:
         self.problems: list[str] = []
         self.page: Page = context.new_page()
         self.page.set_default_timeout(_WAIT)
-        self.page.on("console", lambda said: said.type == "error" and self.problems.append(said.text))
+        self.page.on("console", self._said)
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("request", lambda asked: self._asked(asked.url, address))
         self.page.goto(address)
+
+    def _said(self, said: ConsoleMessage) -> None:
+        if said.type == "error":
+            self.problems.append(said.text)
 
     def _asked(self, url: str, address: str) -> None:
         home = address.split("/")[2]

@@ -1,6 +1,7 @@
 """A model against its dense twin on a caller's sentence: what the page /compare shows.
 
-The twin is made in memory when it is first asked for, in a thread, and let go when nobody has asked for a while.
+The twin is made in memory when it is first asked for, in a thread, and let go when nobody has asked for
+a while.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def _Server(app: FastAPI, settings: ServerSettings) -> Any:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            """Refuse what is new; connections that wait to be accepted are accepted, or they would be reset."""
+            """Refuse what is new; what waits to be accepted is accepted, or it would be reset."""
             app.state.kserve.service.ready = False
             waiting = [one for listener in sockets or () for one in _accept_all(listener)]
             for server in self.servers:

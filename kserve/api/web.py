@@ -26,7 +26,7 @@ _READS = ["GET", "HEAD"]
 
 
 class WebFiles(StaticFiles):
-    """Files of the pages; a browser asks each time whether they have changed, and is told so in a few bytes."""
+    """Files of the pages; a browser asks each time whether they have changed, which takes a few bytes."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         answer = await super().get_response(path, scope)
