@@ -38,6 +38,9 @@ class Metrics:
             registry=registry,
         )
         self.phases = {name: phase.labels(name) for name in PHASES}
+        self.request_limit = Gauge(
+            "kserve_request_limit", "Requests that are let in at once at the moment.", registry=registry
+        )
         self.characters = Counter("kserve_characters", "Characters translated.", ["pair"], registry=registry)
         self.retries = Counter(
             "kserve_retried_sentences",

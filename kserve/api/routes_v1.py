@@ -130,7 +130,7 @@ async def compare(request: Request, state: AppState) -> dict[str, Any]:
     fields, caller = await _json_and_caller(request, state)
     loaded, text = await v1.entrant(v1.checked(schemas.CompareRequest, fields), state.service)
     state.service.count(caller, RUNS, len(text))
-    with state.service.admitted():
+    with state.service.admission.place():
         return await state.races.run(loaded, text)
 
 
