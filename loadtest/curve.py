@@ -31,7 +31,7 @@ class Plan:
     rounds: int = 3
     users: int = 64  # of a saturating closed load of single sentences
     array_users: int = 8
-    array: int = 50
+    array: int = 10
 
 
 def measure(offline: Offline, plan: Plan, folder: Path) -> list[dict[str, Any]]:

@@ -88,10 +88,11 @@ def _step(number: int, is_open: bool) -> dict[str, Any]:
     outcomes = [one for one in RUN.outcomes if one.step == number]
     if is_open:
         return summary(outcomes, float(options.rates.split(",")[number]), options.step_seconds)
-    begun = min(one.due for one in outcomes)
-    outcomes = [one for one in outcomes if one.due >= begun + options.warm_seconds]
-    ended = max(one.due + one.seconds for one in outcomes)
-    return summary(outcomes, None, ended - begun - options.warm_seconds)
+    # What was answered between the warm-up and the end of sending, while all users were busy.
+    begun = min(one.due for one in outcomes) + options.warm_seconds
+    ended = max(one.due for one in outcomes)
+    counted = [one for one in outcomes if one.fault or begun <= one.due + one.seconds <= ended]
+    return summary(counted, None, max(ended - begun, 1e-3))
 
 
 def _exceeded(step: dict[str, Any], options: Any) -> list[str]:

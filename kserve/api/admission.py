@@ -33,6 +33,13 @@ class Admission:
         self.running = 0
         self._cut = -float("inf")  # when the limit was last lowered
 
+    def require(self) -> None:
+        """Raises Overloaded when all places are taken."""
+        if self.running >= int(self.limit):
+            raise Overloaded(
+                f"{self.running} requests are under way, all that can be answered in time; try again later"
+            )
+
     @contextmanager
     def place(self) -> Iterator[None]:
         """A place for a request.
@@ -40,10 +47,7 @@ class Admission:
         Raises:
             Overloaded: all are taken.
         """
-        if self.running >= int(self.limit):
-            raise Overloaded(
-                f"{self.running} requests are under way, all that can be answered in time; try again later"
-            )
+        self.require()
         self.running += 1
         try:
             yield

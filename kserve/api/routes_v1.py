@@ -100,7 +100,7 @@ async def models(state: AppState) -> dict[str, Any]:
 @router.post("/files", responses=gives_file(_ERROR), response_class=Response, openapi_extra=_FILE)
 async def files(request: Request, state: AppState) -> Response:
     """Translate a file (plain text, SRT, HTML, Markdown, DOCX, ODT); the answer is the file."""
-    state.service.require_ready()
+    state.service.require_room()
     caller = state.caller(request)
     form = await read_form(request, state.file_limits)
     if "file" not in form.files:
@@ -144,6 +144,7 @@ async def reload(request: Request, state: AppState) -> dict[str, Any]:
 
 
 async def _ask(request: Request, state: State) -> tuple[Ask, Caller]:
+    state.service.require_room()
     fields, caller = await _json_and_caller(request, state)
     asked = v1.checked(schemas.TranslateRequest, fields)
     ask = v1.ask_of(asked, state.service, caller)

@@ -94,6 +94,16 @@ class Service:
         if not self.ready:
             raise NotReady("the models are not warm yet, or the server is stopping; try again in a moment")
 
+    def require_room(self) -> None:
+        """Refuse a translation before its body is read, parsed or counted.
+
+        Raises:
+            NotReady: see `require_ready`.
+            Overloaded: as many requests as are let in are under way.
+        """
+        self.require_ready()
+        self.admission.require()
+
     def check_sizes(self, texts: Sequence[str], caller: Caller) -> None:
         """Raises TooManyTexts or TextTooLong, with the number and the limit."""
         settings = self.settings
