@@ -38,7 +38,7 @@ class LinearKind:
 
 @dataclass(frozen=True)
 class ShortlistSize:
-    """Of the lists of tokens that may translate a source token: all of them together, and that of any sentence."""
+    """Tokens on the lists of all source tokens together, and on the list for any sentence."""
 
     tokens: int
     always: int
@@ -70,8 +70,8 @@ class LinearLayer:
     outputs: int
 
 
-# The layer norm in front of a site. Its gain and bias are part of the site's weights in a bundle; only the norm
-# in front of the output layer keeps its own.
+# The layer norm in front of a site. Its gain and bias are part of the site's weights in a bundle; only the
+# norm in front of the output layer keeps its own.
 NORM_BEFORE = {
     "conv_in": "conv_norm",
     "query": "attn_norm",

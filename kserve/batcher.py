@@ -4,8 +4,8 @@
     decoded = await batcher.decode(sentences, options, deadline=5.0)
     decoded.hypotheses[0][0].tokens
 
-The engine's own threads decode (cpp/engine/batcher.h): sentences join and leave their batches at every step, and
-requests take turns. They never touch Python; what has happened is collected on the event loop.
+The engine's own threads decode (cpp/engine/batcher.h): sentences join and leave their batches at every step,
+and requests take turns. They never touch Python; what has happened is collected on the event loop.
 """
 
 from __future__ import annotations
@@ -197,7 +197,8 @@ class Batcher:
             self._measured = now, stats.source_tokens
         retry = min(max(math.ceil(stats.queued_tokens / self._rate), 1), _MAX_RETRY)
         raise Overloaded(
-            f"{stats.queued_tokens} tokens are waiting, the limit is {self._limit}; try again in {retry} s", retry
+            f"{stats.queued_tokens} tokens are waiting, the limit is {self._limit}; try again in {retry} s",
+            retry,
         )
 
     def _collect(self) -> None:

@@ -259,8 +259,8 @@ def _generation(raw: Any, shape: ModelShape) -> Generation:
     )
     if result.shortlist and shape.shortlist is None:
         raise BundleConfigError(
-            "config.json: generation.shortlist is true, and architecture.shortlist tells of none; export with "
-            "--shortlist, or make it false"
+            "config.json: generation.shortlist is true, and architecture.shortlist tells of none; export "
+            "with --shortlist, or make it false"
         )
     if result.max_source_tokens > shape.max_positions:
         raise BundleConfigError(

@@ -39,7 +39,9 @@ Bundle = Annotated[
 ]
 Isa = Annotated[
     str | None,
-    typer.Option("--isa", help="Force amx, avx512vnni, avx512, avx2 or scalar. [default: KSERVE_ISA or the best]"),
+    typer.Option(
+        "--isa", help="Force amx, avx512vnni, avx512, avx2 or scalar. [default: KSERVE_ISA or the best]"
+    ),
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", help="Engine threads. [default: KSERVE_THREADS or all cores]")

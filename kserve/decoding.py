@@ -96,7 +96,8 @@ class Request:
         wanted = self._flag("shortlist", self._defaults.shortlist)
         if wanted and not self._has_shortlist:
             raise InvalidParameter(
-                "shortlist is True, and the model folder has none; export it with --shortlist, or leave it out"
+                "shortlist is True, and the model folder has none; export it with --shortlist, or leave it "
+                "out"
             )
         return wanted
 

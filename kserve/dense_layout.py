@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kserve.runtime_layout import LANES, Floats, LayoutError
+from kserve.runtime_layout import LayoutError
+from kserve.unit_factors import LANES, Floats
 
 PRECISIONS = ("float16", "float32", "int8")
 BYTES_PER_LANE = 4  # bytes of one output that are multiplied together

@@ -61,6 +61,7 @@ def table(data: Mapping[str, Any]) -> str:
         ("parameters", _parameters(parameters)),
         ("size", ", ".join(f"{name} {_bytes(size)}" for name, size in data["bytes"].items())),
         ("decoding", ", ".join(f"{name} {value}" for name, value in data["generation"].items())),
+        ("shortlist", _shortlist(data)),
         *(("quality", f"{name}: {_plain(value)}") for name, value in data["quality"].items()),
         (
             "engine",
@@ -99,6 +100,23 @@ def _parameters(counts: Mapping[str, int]) -> str:
         f"{counts['total']:,} in all; {counts['linear']:,} in linear layers, where a dense twin has "
         f"{counts['linear_dense']:,} ({times:.1f} times as many)"
     )
+
+
+def _shortlist(data: Mapping[str, Any]) -> str:
+    size, cost = data["architecture"]["shortlist"], data["provenance"].get("shortlist")
+    if size is None:
+        return "none; `kserve export --shortlist` learns one"
+    parts = [
+        f"{size['tokens']:,} tokens listed for {data['architecture']['vocab_size']:,} source tokens, "
+        f"{size['always']} for any sentence",
+        "used unless told otherwise" if data["generation"]["shortlist"] else "used only when asked for",
+    ]
+    if cost:
+        parts.append(
+            f"BLEU {cost['bleu']:.2f} with it and {cost['bleu_whole']:.2f} without on {cost['text']}, where "
+            f"a sentence has {cost['listed']:.0f} tokens to choose from"
+        )
+    return "; ".join(parts)
 
 
 def _training(devices: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,50 +1,29 @@
 """The engine's weight layout: twiddles to words in reading order, and back to a dense matrix.
 
-docs/design.md, "Run-time layout", is the specification; the words here (unit factor, middle factor, pass, group,
-chunk) are its words. NumPy only, so that a bundle can be read, checked and compared without torch.
+docs/design.md, "Run-time layout", is the specification; the words here (unit factor, middle factor, pass,
+group, chunk) are its words. NumPy only, so that a bundle can be read, checked and compared without torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-LANES = 16
+from kserve.unit_factors import LANES, LEAST_DIAGONALS, Factor, Floats, factors_of, plain_factors
+
 PASS_BITS = 3  # strides in a pass, as log2: radix 8
 SMALL_BITS = 4  # a square of at most 2**4 chunks is one pass a pair
 _INNER_STRIDES = (8, 4, 2, 1, 2, 4, 8)  # within a chunk; the one in the middle has a diagonal
-# A block whose diagonal is smaller than this share of it is given such a diagonal: about what rounding changes. The
-# larger ones are for squares with so many such blocks in a row that their product would leave the range of floats.
-_LEAST_DIAGONALS = (2.0**-10, 2.0**-8, 2.0**-7)
 _WORST_ERROR = 0.05  # of a packed square's products, by their norm; rounding alone makes 0.003
 Words = NDArray[np.uint32]
-Floats = NDArray[np.float64]
 
 
 class LayoutError(ValueError):
     """An array or a size that the run-time layout cannot hold."""
-
-
-@dataclass(frozen=True)
-class Factor:
-    """One factor: y[i] = diagonal[i] * x[i] + partner[i] * x[i ^ stride], by i; no diagonal stands for ones."""
-
-    stride: int
-    partner: Floats
-    diagonal: Floats | None = None
-
-    @property
-    def vectors(self) -> int:
-        """Weight vectors of a chunk."""
-        return 1 if self.diagonal is None else 2
-
-    def apply(self, x: Floats) -> Floats:
-        """The product with x (size, columns)."""
-        own = x if self.diagonal is None else self.diagonal[:, None] * x
-        return own + self.partner[:, None] * x[np.arange(len(x)) ^ self.stride]
 
 
 @dataclass(frozen=True)
@@ -97,43 +76,12 @@ def passes(inner: int, width: int) -> list[Pass]:
         later = Pass(0, bits, 2 * bits - joined + within)
         return [Pass(0, bits, 2 * bits + within), *[later] * (width - 1)]
     middle = Pass(0, PASS_BITS, 2 * PASS_BITS + within)
-    cuts = list(range(bits, PASS_BITS, -PASS_BITS)) + [PASS_BITS]  # strides from the largest down
-    outer = [Pass(low, high - low, high - low) for high, low in zip(cuts, cuts[1:], strict=False)]
+    cuts = [*range(bits, PASS_BITS, -PASS_BITS), PASS_BITS]  # strides from the largest down
+    outer = [Pass(low, high - low, high - low) for high, low in pairwise(cuts)]
     top, rest = outer[0], outer[1:]
     turn = Pass(top.low, top.bits, 2 * top.bits - 1)
     between = [middle, *reversed(rest), turn, *rest]
     return [*outer, *between * (width - 1), middle, *reversed(outer)]
-
-
-def factors_of(twiddle: Floats, least: float = _LEAST_DIAGONALS[0]) -> list[Factor]:
-    """The factors in order of application, all but the middle ones of unit diagonal.
-
-    The diagonals are pushed through the product: those of falling strides towards the middle behind them, those
-    of rising strides towards the middle before them (docs/design.md, "Run-time layout").
-
-    Args:
-        twiddle: (2 * width, log2 m, m / 2, 2, 2), m at least 16.
-        least: A block whose diagonal is a smaller share of it is given such a diagonal.
-    """
-    blocks, levels = twiddle.shape[:2]
-    size = 1 << levels
-    runs: list[list[tuple[int, Floats]]] = []  # between middles: (stride, blocks by index of their lower number)
-    middles: list[Floats] = []
-    for pair in range(blocks // 2):
-        falling = [(1 << k, twiddle[2 * pair, k]) for k in range(levels - 1, 0, -1)]
-        rising = [(1 << k, twiddle[2 * pair + 1, k]) for k in range(1, levels)]
-        middles.append(twiddle[2 * pair + 1, 0] @ twiddle[2 * pair, 0])
-        if runs and size > LANES:
-            stride, last = runs[-1].pop()
-            falling = [(stride, falling[0][1] @ last), *falling[1:]]
-            runs[-1] += falling
-        elif runs:
-            runs[-1] += falling
-        else:
-            runs.append(falling)
-        runs.append(rising)
-    middle = [_factor(1, blocks) for blocks in middles]
-    return _unit_factors([[_factor(*one) for one in run] for run in runs], middle, least)
 
 
 def pack(twiddle: NDArray[np.floating], inner: int) -> Words:
@@ -141,7 +89,7 @@ def pack(twiddle: NDArray[np.floating], inner: int) -> Words:
     twiddle64 = _stored_twiddle(twiddle, inner)
     plan = passes(inner, len(twiddle64) // 2)
     error = np.inf
-    for least in _LEAST_DIAGONALS:
+    for least in LEAST_DIAGONALS:
         vectors = [np.concatenate(part, 1) for part in _vectors(factors_of(twiddle64, least), plan, inner)]
         packed = to_words(np.concatenate([part.reshape(-1, LANES) for part in vectors]))
         error = _packing_error(packed, twiddle64)
@@ -175,7 +123,8 @@ def scale_inputs(twiddle: Floats, cut: Grid, gain: Floats) -> Floats:
     for col in range(cut.cols):
         part = gain[col * cut.tile : (col + 1) * cut.tile]
         padded[col, : len(part)] = part
-    by_half = padded.reshape(cut.cols, 2, size // 2).transpose(0, 2, 1)  # (cols, pair, half) of the top stride
+    # (columns, pair, half) of the top stride.
+    by_half = padded.reshape(cut.cols, 2, size // 2).transpose(0, 2, 1)
     result[:, 0, -1] *= np.tile(by_half, (stacks // cut.cols, 1, 1))[:, :, None, :]
     return result
 
@@ -189,7 +138,7 @@ def multiply_layer(twiddle: Floats, cut: Grid, x: Floats) -> Floats:
         part = np.zeros((size, 1))
         given = x[col * cut.tile : (col + 1) * cut.tile]
         part[: len(given), 0] = given
-        for factor in _plain_factors(square.astype(np.float64)):
+        for factor in plain_factors(square.astype(np.float64)):
             part = factor.apply(part)
         result[row] += part[: cut.tile, 0]
     return result.reshape(-1)
@@ -243,8 +192,8 @@ def unpack_layer(packed: Words, sizes: tuple[int, int], width: int, expansion: i
 def to_words(vectors: Floats) -> Words:
     """Vectors (2 * k, 16), two by two in words (k * 16).
 
-    The first of two is rounded to bfloat16 and stands in the lower half. The second is the whole word taken as a
-    float32: with the lower half given, the upper half is the one that comes nearest.
+    The first of two is rounded to bfloat16 and stands in the lower half. The second is the whole word taken
+    as a float32: with the lower half given, the upper half is the one that comes nearest.
     """
     bits = vectors.astype(np.float32).view(np.uint32).reshape(-1, 2, LANES).astype(np.int64)
     low = (bits[:, 0] + 0x7FFF + (bits[:, 0] >> 16 & 1)) >> 16
@@ -286,7 +235,7 @@ def _packing_error(packed: Words, twiddle: Floats) -> float:
     inner, width = 2 * twiddle.shape[2], len(twiddle) // 2
     x = np.random.default_rng(0).standard_normal((inner, 8))
     want, got = x, x
-    for factor in _plain_factors(twiddle):
+    for factor in plain_factors(twiddle):
         want = factor.apply(want)
     for factor in unpack_factors(packed, inner, width):
         got = factor.apply(got)
@@ -308,101 +257,6 @@ def _stored_twiddle(twiddle: NDArray[np.floating], inner: int) -> Floats:
     full[..., 0, 0] = full[..., 1, 1] = 1
     full[:, :levels, : size // 2] = twiddle
     return full
-
-
-def _ends(size: int, stride: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Lower and upper index of every pair of a stride, pairs in ascending order of the lower one."""
-    low = np.array([i for i in range(size) if not i & stride], dtype=np.intp)
-    return low, low + stride
-
-
-def _plain_factors(twiddle: Floats) -> list[Factor]:
-    """The factors of a twiddle as they are, each with its diagonal."""
-    result = []
-    for block, levels in enumerate(twiddle):
-        order = range(len(levels)) if block % 2 else range(len(levels) - 1, -1, -1)
-        result += [_factor(1 << level, levels[level]) for level in order]
-    return result
-
-
-def _factor(stride: int, blocks: Floats) -> Factor:
-    """2x2 blocks (size / 2, 2, 2), pairs in ascending order, as a factor with its diagonal."""
-    low, high = _ends(2 * len(blocks), stride)
-    diagonal, partner = np.empty(2 * len(blocks)), np.empty(2 * len(blocks))
-    diagonal[low], partner[low] = blocks[:, 0, 0], blocks[:, 0, 1]
-    diagonal[high], partner[high] = blocks[:, 1, 1], blocks[:, 1, 0]
-    return Factor(stride, partner, diagonal)
-
-
-def _with_diagonal(factor: Factor, least: float) -> Floats:
-    """The diagonal of a factor, no number of it nearly zero beside the rest of its block."""
-    assert factor.diagonal is not None
-    index = np.arange(len(factor.partner)) ^ factor.stride
-    sizes = np.maximum(np.abs(factor.diagonal), np.abs(factor.partner))
-    smallest = least * np.maximum(np.maximum(sizes, sizes[index]), 1e-30)
-    small = np.abs(factor.diagonal) < smallest
-    return np.where(small, np.copysign(smallest, factor.diagonal), factor.diagonal)
-
-
-def _unit_factors(runs: list[list[Factor]], middles: list[Factor], least: float) -> list[Factor]:
-    """Push the diagonals of the runs between (and around) the middles into these."""
-    pushed = []
-    for number, run in enumerate(runs):
-        backward = 0 if number == 0 else _count_backward(run)
-        before, left = _push_back(run[:backward], least)
-        ahead, right = _push_ahead(run[backward:], least)
-        pushed.append(before + ahead)
-        if left is not None:
-            middles[number - 1] = _scale_rows(middles[number - 1], left)
-        if right is not None:
-            middles[number] = _scale_columns(middles[number], right)
-    result = list(pushed[0])
-    for centre, run_after in zip(middles, pushed[1:], strict=True):
-        result += [centre, *run_after]
-    return result
-
-
-def _push_back(run: list[Factor], least: float) -> tuple[list[Factor], Floats | None]:
-    """Unit factors, and the diagonal that stands before them."""
-    unit: list[Factor] = []
-    scaled = None
-    for factor in reversed(run):
-        own = _with_diagonal(factor, least)
-        after = np.ones_like(own) if scaled is None else scaled
-        scaled = after * own
-        index = np.arange(len(own)) ^ factor.stride
-        unit.append(Factor(factor.stride, after * factor.partner / scaled[index]))
-    return unit[::-1], scaled
-
-
-def _push_ahead(run: list[Factor], least: float) -> tuple[list[Factor], Floats | None]:
-    """Unit factors, and the diagonal that stands behind them."""
-    unit: list[Factor] = []
-    scaled = None
-    for factor in run:
-        own = _with_diagonal(factor, least)
-        before = np.ones_like(own) if scaled is None else scaled
-        scaled = before * own
-        index = np.arange(len(own)) ^ factor.stride
-        unit.append(Factor(factor.stride, factor.partner * before[index] / scaled))
-    return unit, scaled
-
-
-def _count_backward(run: list[Factor]) -> int:
-    """Factors of a run whose diagonals go to the middle before it: those of rising strides."""
-    strides = [factor.stride for factor in run]
-    return next((i for i in range(1, len(strides)) if strides[i] <= strides[i - 1]), len(strides))
-
-
-def _scale_rows(factor: Factor, by: Floats) -> Factor:
-    assert factor.diagonal is not None
-    return Factor(factor.stride, by * factor.partner, by * factor.diagonal)
-
-
-def _scale_columns(factor: Factor, by: Floats) -> Factor:
-    assert factor.diagonal is not None
-    index = np.arange(len(by)) ^ factor.stride
-    return Factor(factor.stride, factor.partner * by[index], factor.diagonal * by)
 
 
 def _dense(factors: Sequence[Factor], size: int) -> Floats:

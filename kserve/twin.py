@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from kserve import dense_layout
 from kserve.architecture import SITES, LinearKind, LinearLayer, linear_layers
 from kserve.bundle import Bundle
-from kserve.runtime_layout import Floats, unpack_layer
+from kserve.runtime_layout import unpack_layer
+from kserve.unit_factors import Floats
 
 WEIGHT_PARTS = ("kmatrix", "dense", "dense_scale")
 

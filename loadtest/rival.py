@@ -54,7 +54,7 @@ class Waiting:
 def prepare(folder: Path, bundle_path: Path, lengths: dict[str, int], threads: int) -> Path:
     """What the application reads: a Transformer of the bundle's sizes, its tokenizer, the lengths."""
     bundle = read_bundle(bundle_path)
-    write_transformer(bundle.shape, "int8", folder / "model")
+    write_transformer(bundle, "int8", folder / "model")
     settings = {
         "bundle": str(bundle_path),
         "beam": bundle.generation.beam_size,

@@ -36,9 +36,13 @@ def widened(halves: Halves) -> Floats:
 
 
 def word_vectors(words: Words) -> Floats:
-    """(2 * k, 16) weights from words (k * 16): lower halves shifted up, then the words themselves, as floats."""
+    """(2 * k, 16) weights from words (k * 16): lower halves shifted up, then the words as they are."""
     pairs = words.reshape(-1, LANES)
-    return np.stack([(pairs << 16).view(np.float32), pairs.view(np.float32)], axis=1).reshape(-1, LANES).astype(np.float64)
+    return (
+        np.stack([(pairs << 16).view(np.float32), pairs.view(np.float32)], axis=1)
+        .reshape(-1, LANES)
+        .astype(np.float64)
+    )
 
 
 def random_words(generator: np.random.Generator, count: int, scale: float) -> Words:
@@ -99,8 +103,9 @@ def _apply_factor(group: list[int], stride: int, weights: Iterator[Floats], vect
     partner = [next(weights) for _ in order]
     lanes = np.concatenate([np.arange(LANES) + chunk * LANES for chunk in order])
     own, other = np.concatenate(diagonal)[:, None], np.concatenate(partner)[:, None]
-    for vector, sign in zip(vectors, (lambda a: a, np.abs), strict=True):
-        vector[lanes] = sign(own) * vector[lanes] + sign(other) * vector[lanes ^ stride]
+    value, magnitude = vectors
+    value[lanes] = own * value[lanes] + other * value[lanes ^ stride]
+    magnitude[lanes] = np.abs(own) * magnitude[lanes] + np.abs(other) * magnitude[lanes ^ stride]
 
 
 def _pairs(group: list[int], distance: int) -> list[int]:
@@ -127,7 +132,7 @@ def kmatrix_layer(weights: Words, width: int, sizes: Sizes, x: NDArray[np.float3
 
 
 def kmatrix_roundings(inner: int, width: int, grid_cols: int) -> int:
-    """Roundings on the longest way: up to two a factor, three in a middle, one a grid part, two at the end."""
+    """Roundings on the longest way: two a factor, three in a middle, one a grid part, two at the end."""
     return width * (4 * inner.bit_length() + 3) + grid_cols + 2
 
 
@@ -168,9 +173,7 @@ def dynconv(window: NDArray[np.float32], present: list[bool], weights: NDArray[n
     return np.einsum("ct,tc->c", spread, rows), np.einsum("ct,tc->c", np.abs(spread), np.abs(rows))
 
 
-def attention(
-    query: NDArray[np.float32], keys: NDArray[np.float32], values: NDArray[np.float32], heads: int
-) -> tuple[Floats, Floats]:
+def attention(query: NDArray[np.float32], keys: Floats, values: Floats, heads: int) -> tuple[Floats, Floats]:
     """y (channels) and the probabilities (heads, length)."""
     q = query.astype(np.float64).reshape(heads, -1)
     k = keys.astype(np.float64).reshape(len(keys), heads, -1)

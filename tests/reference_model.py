@@ -113,7 +113,9 @@ def _add_linear(
     tensors[f"{name}.bias"] = rng.normal(0, 0.1, outputs).astype(np.float32)
     if site.kind == "dense":
         weight = rng.normal(0, 1.5 / math.sqrt(inputs), (outputs, inputs))
-        tensors.update({f"{name}.{part}": array for part, array in dense_layout.pack(weight, "float16").items()})
+        tensors.update(
+            {f"{name}.{part}": array for part, array in dense_layout.pack(weight, "float16").items()}
+        )
         return
     grid = runtime_layout.grid(inputs, outputs, site.expansion)
     log_size = grid.inner.bit_length() - 1

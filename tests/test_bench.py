@@ -16,8 +16,10 @@ from kserve.bench.check import (
     check_encoder,
     check_gaps,
     check_lengths,
+    check_listed,
     check_scores,
 )
+from kserve.bench.ctranslate import write_transformer
 from kserve.bench.decode import Plan, run_decode
 from kserve.bench.floor import LEVELS, cache_bytes, measure_floor, working_set
 from kserve.bench.kernel import KernelPlan, check_products, make_weights, run_kernel
@@ -26,12 +28,15 @@ from kserve.bench.machine import Results, percentile, spread, write_results
 from kserve.bench.options import names, numbers
 from kserve.bench.page import write_page
 from kserve.bench.plots import draw
+from kserve.bench.random_model import make_random
 from kserve.bench.records import Case, Timings, summarise, table
-from kserve.bench.rivals import ENGINES, Job, Setting, make_rival
+from kserve.bench.rivals import ENGINES, TORCH, Job, Setting, make_rival
 from kserve.bench.serve import run_serve
 from kserve.bench.worker import Worker, WorkerFailed
+from kserve.bundle import read_bundle
 from kserve.cli import main
 from kserve.errors import InvalidParameter
+from kserve.train.shortlist import Shortlist
 
 SENTENCES = tiny_bundle.SENTENCES[:4]
 
@@ -72,6 +77,39 @@ def test_every_rival_is_checked_and_timed(tmp_path: Path, capsys: pytest.Capture
         assert f"(page/{picture}.png)" in page
 
 
+def test_a_shortlist_is_for_everybody_or_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "decode.json"
+    options = "--random tiny --batch 1,3 --beam 1,2 --target-length 6 --source-length 5 --repeats 1 --calls 1"
+    with pytest.raises(SystemExit) as end:
+        main(["bench", "decode", *options.split(), "--shortlist", "--json", str(file)])
+    assert end.value.code == 0
+    records = json.loads(file.read_text())["results"]
+    assert {one["engine"] for one in records} == {*ENGINES} - {*TORCH}
+    assert all(one["shortlist"] for one in records)
+    assert "forced to 6.0 target tokens, with a shortlist" in capsys.readouterr().out
+    write_page([file], tmp_path / "page.md")
+    assert "| ctranslate2-int8, shortlist |" in (tmp_path / "page.md").read_text()
+
+
+def test_ctranslate2_keeps_to_the_bundles_lists(tmp_path: Path) -> None:
+    """Its own translation leaves them as soon as they are not asked for."""
+    model = make_random("tiny", tmp_path)
+    bundle = read_bundle(model.bundle)
+    lists = Shortlist(*(bundle.tensors[f"shortlist.{name}"] for name in ("first", "tokens", "always")))
+    sources = [[10 + i, 50 + 3 * i, 200 - i, 2] for i in range(8)]
+    rival = make_rival(
+        Setting("ctranslate2-float32", write_transformer(bundle, "float32", tmp_path / "c"), 1)
+    )
+    left = 0
+    for source in sources:
+        listed = [set(lists.of(source).tolist())]
+        (short,) = rival.decode(Job([source], 1, 8, shortlist=True))
+        check_listed("ctranslate2-float32", [short.tokens], listed)
+        (whole,) = rival.decode(Job([source], 1, 8))
+        left += not set(whole.tokens) <= listed[0]
+    assert left > 0
+
+
 def test_a_named_bundle_ends_its_own_sentences() -> None:
     plan = Plan(against=("kserve-dense-fp32",), sentences=SENTENCES, repeats=1, calls=2)
     records = run_decode(tiny_bundle.bundle_folder(), plan)
@@ -90,6 +128,8 @@ def test_a_wrong_answer_is_not_timed() -> None:
         check_scores("kserve-dense-fp32", [-1.0, -3.0], [-1.0, -2.0])
     with pytest.raises(DisagreementError, match="is 3 standard deviations below"):
         check_gaps("torch-k", [0.0, 3.0])
+    with pytest.raises(DisagreementError, match="ctranslate2-int8 gave token 9, which the sentence's"):
+        check_listed("ctranslate2-int8", [[4, 5], [4, 9]], [{4, 5}, {4, 5}])
     states = np.ones((3, 4), np.float32)
     check_encoder("kserve-dense-int8", states * 1.05, states)
     for wrong in (states * 2, states * np.nan):
@@ -133,6 +173,8 @@ def test_lists_of_options() -> None:
         ("--against marian", "--against names marian; expected some of"),
         ("--random huge", "--random is 'huge'; expected one of: iwslt, tiny"),
         ("--random tiny --src x", "give no --bundle, no --src"),
+        ("--shortlist", "has none; export it with --shortlist, or give --random"),
+        ("--random tiny --shortlist --against torch-dense", "--shortlist: the torch models have none"),
         ("--batch many", "--batch is 'many'"),
     ],
 )

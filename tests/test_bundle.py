@@ -202,6 +202,19 @@ CONFIG_MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "beam": (lambda c: c["generation"].update(beam_size=0), "beam_size is 0"),
     "penalty": (lambda c: c["generation"].update(length_penalty=-1), "length_penalty is -1"),
     "positions": (lambda c: c["generation"].update(max_source_tokens=65), "the model has 64 positions"),
+    "shortlist": (lambda c: c["generation"].pop("shortlist"), "shortlist is None; expected true or false"),
+    "no-shortlist": (
+        lambda c: c["generation"].update(shortlist=True),
+        "shortlist is true, and architecture.shortlist tells of none",
+    ),
+    "shortlist-size": (
+        lambda c: c["architecture"].update(shortlist={"tokens": -1, "always": 0}),
+        "architecture.shortlist.tokens is -1",
+    ),
+    "shortlist-sizes": (
+        lambda c: c["architecture"].update(shortlist=[3, 4]),
+        r"architecture.shortlist is \[3, 4\]",
+    ),
     "format": (lambda c: c.update(format="other"), "must say 'kserve-bundle'"),
 }
 

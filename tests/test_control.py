@@ -156,9 +156,7 @@ def test_impossible_control() -> None:
         engine.translate([[5, 2]], options)
 
 
-@pytest.mark.parametrize(
-    "place", ["decoder.norm.bias", "encoder.0.conv_in.bias", "decoder.1.attn_out.bias"]
-)
+@pytest.mark.parametrize("place", ["decoder.norm.bias", "encoder.0.conv_in.bias", "decoder.1.attn_out.bias"])
 @pytest.mark.parametrize(
     "options",
     [

@@ -32,7 +32,9 @@ def test_without_a_name_the_best_is_chosen() -> None:
 
 
 def test_available_is_ordered_best_first_and_ends_with_the_plain_path() -> None:
-    order = [name for name in ("amx", "avx512vnni", "avx512", "avx2", "scalar") if name in kernels.available()]
+    order = [
+        name for name in ("amx", "avx512vnni", "avx512", "avx2", "scalar") if name in kernels.available()
+    ]
     assert kernels.available() == order
     assert order[-1] == "scalar"
 

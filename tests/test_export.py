@@ -73,16 +73,18 @@ def test_restored_weights_are_the_models_own_up_to_rounding(
         if not isinstance(layer, KLinear | torch.nn.Linear):
             continue
         found = restored.get_submodule(name)
+        assert isinstance(found, torch.nn.Linear)
         dense = (layer.to_dense() if isinstance(layer, KLinear) else layer.weight).detach()
+        assert layer.bias is not None
         bias = layer.bias.detach()
         norm = norm_in_front(model, name)
         if norm is not None:
             bias = bias + dense @ norm.bias
             dense = dense * norm.weight
         # 16 bits move each of the factors' numbers by up to 2**-8.
-        error = (found.weight - dense).norm() / dense.norm()  # type: ignore[operator]
+        error = (found.weight - dense).norm() / dense.norm()
         assert error < (0.01 if isinstance(layer, KLinear) else 1e-3), name
-        torch.testing.assert_close(found.bias, bias, rtol=1e-5, atol=1e-6)  # type: ignore[arg-type]
+        torch.testing.assert_close(found.bias, bias, rtol=1e-5, atol=1e-6)
     assert torch.equal(restored.decoder.norm.weight, model.decoder.norm.weight)
     assert torch.equal(restored.encoder.norm.weight, torch.ones(40))
     table, wanted = restored.embedding.weight, model.embedding.weight

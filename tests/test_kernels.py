@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -66,7 +68,9 @@ def test_kmatrix_epilogue_adds_bias_then_relu_then_residual(table: kernels.Kerne
     np.testing.assert_array_equal(got, np.maximum(plain + bias, 0) + residual)
 
 
-@pytest.mark.parametrize("case", [(256, 512, 1, 1), (512, 512, 1, 1), (512, 256, 1, 1), (70, 40, 2, 1)], ids=str)
+@pytest.mark.parametrize(
+    "case", [(256, 512, 1, 1), (512, 512, 1, 1), (512, 256, 1, 1), (70, 40, 2, 1)], ids=str
+)
 def test_kmatrix_normalises_its_input(table: kernels.Kernels, case: Case) -> None:
     layer, weights = make_layer(case)
     x = random_floats(generator(13), 6, layer.inputs) * 3 + 1
@@ -216,9 +220,9 @@ def test_dynconv_of_halves_is_that_of_their_floats(table: kernels.Kernels, n: in
 def test_attention_against_float64(table: kernels.Kernels, n: int, length: int) -> None:
     query = random_floats(generator(n), 2 * n)
     halves = [random_halves(generator(n, seed), (length, 2 * n), 1.0) for seed in (1, 2)]
-    keys, values = map(widened, halves)
+    keys, values = widened(halves[0]), widened(halves[1])
     want, shares = reference.attention(query, keys, values, 2)
-    got, got_shares = table.attention(query, *halves, 2)
+    got, got_shares = table.attention(query, halves[0], halves[1], 2)
     # A score's error: its roundings, times the product of norms; it is the relative error of its share.
     key_norm = np.linalg.norm(keys.reshape(length, 2, -1), axis=2).max()
     norms = float(np.linalg.norm(query.reshape(2, -1), axis=1).max() * key_norm)
@@ -247,7 +251,7 @@ def test_wide_paths_give_the_same_bits(wide_tables: list[kernels.Kernels], n: in
     keys = random_halves(generator(n, 4), (11, 4 * n), 1.0)
 
     def run(table: kernels.Kernels) -> list[bytes]:
-        arrays = [
+        arrays: list[NDArray[Any]] = [
             table.kmatrix(layer, weights, x),
             table.dense(kernels.DenseLayer(n, n, panels), x),
             table.layer_norm(x[0], x[1], x[2]),

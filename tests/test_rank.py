@@ -128,9 +128,7 @@ def test_integer_sums_do_not_overflow(table: kernels.Kernels) -> None:
 
 def test_equal_logits_are_taken_in_the_order_of_their_ids(table: kernels.Kernels) -> None:
     words, scale = np.ones((200, 40), np.int8), np.ones(200, np.float32)
-    ids, logits, totals = table.rank_tokens(
-        vocabulary_of(words, scale), np.ones((3, 40), np.float32), 70
-    )
+    ids, logits, totals = table.rank_tokens(vocabulary_of(words, scale), np.ones((3, 40), np.float32), 70)
     assert (ids == np.arange(70)).all()
     assert (logits == 40).all()
     np.testing.assert_allclose(totals, 40 + np.log(200), atol=1e-4)
@@ -196,9 +194,7 @@ def test_one_huge_number_leaves_the_choice_exact(table: kernels.Kernels) -> None
 
 def test_zero_row_ties_everything(table: kernels.Kernels) -> None:
     words, scale = make_words(10, 100, 32)
-    ids, logits, totals = table.rank_tokens(
-        vocabulary_of(words, scale), np.zeros((1, 32), np.float32), 5
-    )
+    ids, logits, totals = table.rank_tokens(vocabulary_of(words, scale), np.zeros((1, 32), np.float32), 5)
     assert ids.tolist() == [[0, 1, 2, 3, 4]]
     assert (logits == 0).all()
     assert totals[0] == pytest.approx(np.log(100), abs=1e-4)

@@ -7,10 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from kserve.runtime_layout import (
-    LANES,
     LayoutError,
     are_finite,
-    factors_of,
     from_words,
     grid,
     multiply_layer,
@@ -24,6 +22,7 @@ from kserve.runtime_layout import (
     unpack_layer,
     words,
 )
+from kserve.unit_factors import LANES, factors_of
 
 SIZES = [1 << power for power in range(1, 12)]
 
@@ -74,7 +73,9 @@ def test_packed_square_stands_for_the_twiddle_product(size: int, width: int, ang
     assert error < 2.0**-8 * np.sqrt(2 * width * size.bit_length())
     dense[:size, :size] -= dense[:size, :size]
     dense[range(size, inner), range(size, inner)] -= 1
-    assert np.abs(dense).max() < 1e-30, "everything outside a square smaller than a chunk must be the identity"
+    assert np.abs(dense).max() < 1e-30, (
+        "everything outside a square smaller than a chunk must be the identity"
+    )
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])
@@ -137,7 +138,8 @@ def test_order_of_numbers_inside_passes() -> None:
     vectors = from_words(pack(twiddle, 512))
     # First pass: group 2 of 8 has two factors of 4 vectors; the pair of chunks 2 and 18 comes first.
     first = (2 * 8 + 1) * 16 + 3
-    # Middle: after 8 groups of 8 vectors; group 0 has 3 outer factors of 8, then strides 8, 4, 2, 1 (two), 2, 4.
+    # Middle: after 8 groups of 8 vectors; group 0 has 3 outer factors of 8, then strides 8, 4, 2, 1 (two),
+    # 2, 4.
     middle = (8 * 8 + 3 * 8 + 6 * 8 + 5) * 16
     flat = vectors.reshape(-1)
     places = np.flatnonzero(np.abs(flat) > 1.5)
@@ -221,7 +223,7 @@ def test_a_square_that_cannot_be_held_is_refused() -> None:
     """So many blocks without a diagonal in a row that their product leaves the range of floats."""
     twiddle = np.zeros((2, 14, 1 << 13, 2, 2))
     twiddle[..., 0, 1] = twiddle[..., 1, 0] = 1
-    with pytest.raises(LayoutError, match="comes back changed|too large"):
+    with pytest.raises(LayoutError, match=r"comes back changed|too large"):
         pack(twiddle, 1 << 14)
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from kserve.kmatrix import KLinear, materialize, special
-from kserve.runtime_layout import LANES, pack, unpack_dense
+from kserve.runtime_layout import pack, unpack_dense
+from kserve.unit_factors import LANES
 
 SIZES = [2, 4, 8, 16, 32, 128, 512]
 

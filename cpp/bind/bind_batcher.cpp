@@ -92,21 +92,25 @@ void bind_events(py::module_& module) {
 
 void bind_batcher(py::module_& module) {
   bind_events(module);
-  py::class_<HeldBatcher>(module, "Batcher",
-                          "Sentences of many requests, decoded by threads of its own; what happens is collected.")
+  py::class_<HeldBatcher>(
+      module, "Batcher",
+      "Sentences of many requests, decoded by threads of its own; what happens is collected.")
       .def(py::init<const HeldEngine&, std::int64_t>(), py::arg("engine"), py::arg("threads"),
            py::keep_alive<1, 2>())
       .def("submit", &submit, py::arg("sources"), py::arg("options"),
            py::arg("prefixes") = std::vector<Sentence>(), py::arg("tells_tokens") = false,
            "Queues a request and returns its number. The options' control is not used.")
-      .def("cancel", [](HeldBatcher& held, std::uint64_t request) { held.get().cancel(request); },
-           py::arg("request"), "Forgets a request: it ends within a step, and nothing more is told about it.")
-      .def("collect", [](HeldBatcher& held) { return held.get().collect(); },
-           "What has happened since the last call, in order.")
+      .def(
+          "cancel", [](HeldBatcher& held, std::uint64_t request) { held.get().cancel(request); },
+          py::arg("request"), "Forgets a request: it ends within a step, and nothing more is told about it.")
+      .def(
+          "collect", [](HeldBatcher& held) { return held.get().collect(); },
+          "What has happened since the last call, in order.")
       .def("stop", &HeldBatcher::stop, "Ends the threads within a step; what is not done is lost.")
       .def_property_readonly("stats", [](HeldBatcher& held) { return held.get().stats(); })
-      .def_property_readonly("descriptor", [](HeldBatcher& held) { return held.get().descriptor(); },
-                             "A file descriptor, readable while there is something to collect.");
+      .def_property_readonly(
+          "descriptor", [](HeldBatcher& held) { return held.get().descriptor(); },
+          "A file descriptor, readable while there is something to collect.");
 }
 
 }  // namespace kserve

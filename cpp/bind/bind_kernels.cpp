@@ -1,6 +1,6 @@
 // kserve._engine.kernels: the raw kernels of each instruction set, for tests and benchmarks. Arrays are
-// float32 (words of weights uint32, IEEE halves uint16, tables int8), row-major and never converted or copied on the way
-// in.
+// float32 (words of weights uint32, IEEE halves uint16, tables int8), row-major and never converted or copied
+// on the way in.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
@@ -67,7 +67,8 @@ Floats kmatrix(const KernelTable& table, kernels::KMatrix layer, const Words& wo
 Floats dense(const KernelTable& table, const HeldDense& held, const Floats& x, const LinearExtras& extras) {
   const kernels::Dense& layer = held.get();
   expect_shape(x, "x", {-1, ssize(layer.in)});
-  if (extras.normalise) throw std::invalid_argument("dense layers take rows as they are; normalise them before");
+  if (extras.normalise)
+    throw std::invalid_argument("dense layers take rows as they are; normalise them before");
   const std::size_t rows = size_at(x, 0);
   Floats y({ssize(rows), ssize(layer.out)});
   const std::vector<float> zeros(layer.out, 0.0F);
@@ -184,12 +185,14 @@ void bind_layers(py::module_& module) {
       .def_property_readonly("inputs", [](const HeldDense& held) { return held.get().in; })
       .def_property_readonly("outputs", [](const HeldDense& held) { return held.get().out; })
       .def_property_readonly("weights", &HeldDense::weights);
-  py::class_<LinearExtras>(module, "LinearExtras", "y = relu(W x + bias) + residual, x normalised first; each part optional.")
-      .def(py::init([](std::optional<Floats> bias, bool relu, std::optional<Floats> residual, bool normalise) {
-             return LinearExtras{std::move(bias), relu, std::move(residual), normalise};
-           }),
-           py::arg("bias").noconvert() = py::none(), py::arg("relu") = false,
-           py::arg("residual").noconvert() = py::none(), py::arg("normalise") = false);
+  py::class_<LinearExtras>(module, "LinearExtras",
+                           "y = relu(W x + bias) + residual, x normalised first; each part optional.")
+      .def(
+          py::init([](std::optional<Floats> bias, bool relu, std::optional<Floats> residual, bool normalise) {
+            return LinearExtras{std::move(bias), relu, std::move(residual), normalise};
+          }),
+          py::arg("bias").noconvert() = py::none(), py::arg("relu") = false,
+          py::arg("residual").noconvert() = py::none(), py::arg("normalise") = false);
 }
 
 void bind_table(py::module_& module) {
@@ -197,8 +200,9 @@ void bind_table(py::module_& module) {
                                                                       "The kernels of one instruction set.")
       .def_property_readonly("name", [](const KernelTable& table) { return std::string(table.name); })
       .def("kmatrix", &kmatrix, py::arg("layer"), py::arg("words").noconvert(), py::arg("x").noconvert(),
-           py::arg("extras") = LinearExtras{})
-      .def("dense", &dense, py::arg("layer"), py::arg("x").noconvert(), py::arg("extras") = LinearExtras{})
+           py::arg_v("extras", LinearExtras{}, "..."))
+      .def("dense", &dense, py::arg("layer"), py::arg("x").noconvert(),
+           py::arg_v("extras", LinearExtras{}, "..."))
       .def("layer_norm", &layer_norm, py::arg("x").noconvert(), py::arg("gain").noconvert() = py::none(),
            py::arg("bias").noconvert() = py::none())
       .def("glu", &glu, py::arg("u").noconvert())

@@ -101,13 +101,23 @@ void bind_options(py::module_& module) {
   const DecodingOptions defaults;
   const auto make = [](std::int64_t beam_size, std::int64_t n_best, double length_penalty,
                        std::int64_t max_length, double max_length_ratio, std::int64_t max_length_extra,
-                       std::int64_t max_batch_tokens, bool shortlist, BeamRules rules, Constraints constraints,
-                       std::optional<Sampling> sampling, bool attention, std::int64_t attention_layer,
-                       Control control) {
-    return DecodingOptions{
-        beam_size,         n_best, length_penalty,         max_length, max_length_ratio, max_length_extra,
-        max_batch_tokens,  shortlist, rules, std::move(constraints), sampling, attention, attention_layer,
-        std::move(control)};
+                       std::int64_t max_batch_tokens, bool shortlist, BeamRules rules,
+                       Constraints constraints, std::optional<Sampling> sampling, bool attention,
+                       std::int64_t attention_layer, Control control) {
+    return DecodingOptions{beam_size,
+                           n_best,
+                           length_penalty,
+                           max_length,
+                           max_length_ratio,
+                           max_length_extra,
+                           max_batch_tokens,
+                           shortlist,
+                           rules,
+                           std::move(constraints),
+                           sampling,
+                           attention,
+                           attention_layer,
+                           std::move(control)};
   };
   using Options = DecodingOptions;
   py::class_<Options>(module, "DecodingOptions", "How to decode; checked when a call uses them.")
@@ -116,10 +126,9 @@ void bind_options(py::module_& module) {
            py::arg("max_length_ratio") = defaults.max_length_ratio,
            py::arg("max_length_extra") = defaults.max_length_extra,
            py::arg("max_batch_tokens") = defaults.max_batch_tokens, py::arg("shortlist") = defaults.shortlist,
-           py::arg_v("rules", BeamRules(), "..."),
-           py::arg_v("constraints", Constraints(), "..."), py::arg("sampling") = py::none(),
-           py::arg("attention") = defaults.attention, py::arg("attention_layer") = defaults.attention_layer,
-           py::arg_v("control", Control(), "..."))
+           py::arg_v("rules", BeamRules(), "..."), py::arg_v("constraints", Constraints(), "..."),
+           py::arg("sampling") = py::none(), py::arg("attention") = defaults.attention,
+           py::arg("attention_layer") = defaults.attention_layer, py::arg_v("control", Control(), "..."))
       .def_readonly("beam_size", &Options::beam_size)
       .def_readonly("n_best", &Options::n_best)
       .def_readonly("length_penalty", &Options::length_penalty)

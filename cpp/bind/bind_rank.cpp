@@ -21,7 +21,8 @@ using Ids = py::array_t<std::int32_t, py::array::c_style>;
 // A vocabulary and the arrays that it points into.
 class HeldVocabulary {
  public:
-  HeldVocabulary(Bytes rows, Bytes panels, const Floats& scale) : rows_(std::move(rows)), panels_(std::move(panels)) {
+  HeldVocabulary(Bytes rows, Bytes panels, const Floats& scale)
+      : rows_(std::move(rows)), panels_(std::move(panels)) {
     expect_shape(rows_, "rows", {-1, -1});
     const std::size_t size = size_at(rows_, 0), outputs = kernels::panels_of(size) * kernels::kLanes;
     expect_shape(panels_, "panels",
@@ -106,8 +107,8 @@ void bind_rank(py::module_& module) {
   py::class_<HeldVocabulary>(kernels_module, "Vocabulary",
                              "The output layer: an int8 table by rows (tokens, n), the same in panels "
                              "(panels, groups, 16, 4), and a scale per token.")
-      .def(py::init<Bytes, Bytes, const Floats&>(), py::arg("rows").noconvert(), py::arg("panels").noconvert(),
-           py::arg("scale").noconvert());
+      .def(py::init<Bytes, Bytes, const Floats&>(), py::arg("rows").noconvert(),
+           py::arg("panels").noconvert(), py::arg("scale").noconvert());
   auto table = kernels_module.attr("Kernels").cast<py::class_<KernelTable>>();
   table.def("rank_tokens", &rank_tokens, py::arg("vocabulary"), py::arg("h").noconvert(), py::arg("count"),
             py::arg("barred") = std::vector<std::int32_t>{},

@@ -43,7 +43,8 @@ double time_kmatrix(const KernelTable& table, kernels::KMatrix layer, const Word
   return seconds([&] {
     for (std::size_t call = 0; call < calls; ++call) {
       layer.words = first + call % copies * each;
-      table.kmatrix(layer, {in.data(), layer.in, rows, false}, epilogue, out.data(), layer.out, scratch.data());
+      table.kmatrix(layer, {in.data(), layer.in, rows, false}, epilogue, out.data(), layer.out,
+                    scratch.data());
     }
   });
 }

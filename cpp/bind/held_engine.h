@@ -11,8 +11,8 @@
 
 namespace kserve {
 
-using Arrays =
-    pybind11::typing::Dict<pybind11::str, pybind11::array>;  // the types are for the stub; views() checks them
+using Arrays = pybind11::typing::Dict<pybind11::str,
+                                      pybind11::array>;  // the types are for the stub; views() checks them
 
 // An engine and the arrays that its weights point into, in a dictionary of its own so that nobody takes them
 // away.

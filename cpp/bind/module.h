@@ -8,7 +8,7 @@ namespace kserve {
 void bind_kernels(pybind11::module_& module);
 void bind_engine(pybind11::module_& module);
 void bind_batcher(pybind11::module_& module);  // after bind_engine, whose classes it takes
-void bind_rank(pybind11::module_& module);  // after bind_kernels, whose classes it takes
+void bind_rank(pybind11::module_& module);     // after bind_kernels, whose classes it takes
 void bind_butterfly(pybind11::module_& module);
 void bind_training(pybind11::module_& module);
 void bind_timing(pybind11::module_& module);  // after bind_kernels, whose classes it takes

@@ -1,4 +1,5 @@
-// The attention of one decoder layer at every step of a sentence's search, kept only when somebody asks for it.
+// The attention of one decoder layer at every step of a sentence's search, kept only when somebody asks for
+// it.
 #pragma once
 
 #include <cstddef>
@@ -27,8 +28,8 @@ class AttentionRecord {
   // (target tokens, source) of a finished hypothesis, the end token included where there is one.
   std::vector<float> spell(const HypothesisTree& tree, const Finished& finished) const;
 
-  // Sum over the source of log(attention from all target tokens together, at most 1): Wu et al. 2016, "Google's
-  // Neural Machine Translation System", equation 14. 0 when every source token was looked at.
+  // Sum over the source of log(attention from all target tokens together, at most 1): Wu et al. 2016,
+  // "Google's Neural Machine Translation System", equation 14. 0 when every source token was looked at.
   double coverage(const HypothesisTree& tree, const Finished& finished) const;
 
  private:

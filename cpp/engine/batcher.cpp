@@ -17,8 +17,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Source tokens times hypotheses that a thread works on together, and by how much the first sentence of a request
-// that has none there may exceed it.
+// Source tokens times hypotheses that a thread works on together, and by how much the first sentence of a
+// request that has none there may exceed it.
 constexpr std::size_t kBudget = 4096;
 constexpr std::size_t kReserve = 2048;
 // Hypotheses that every request has in a step where others have fewer.
@@ -62,12 +62,16 @@ struct Batcher::Worker {
   std::size_t used = 0;  // of the budget
 
   bool has(const EntryPointer& entry) const {
-    return std::any_of(running.begin(), running.end(), [&](const Running& one) { return one.entry == entry; });
+    return std::any_of(running.begin(), running.end(),
+                       [&](const Running& one) { return one.entry == entry; });
   }
 };
 
 Batcher::Batcher(const Engine& engine, std::size_t threads)
-    : engine_(engine), thread_count_(threads), descriptor_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)), process_(getpid()) {
+    : engine_(engine),
+      thread_count_(threads),
+      descriptor_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
+      process_(getpid()) {
   if (descriptor_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
 }
 
@@ -158,8 +162,8 @@ void Batcher::take(Worker& worker, const EntryPointer& entry) {
   ++stats_.running_sentences;
 }
 
-// Takes what there is room for, but no more than this thread's share of what waits; waits when there is nothing to
-// do. False when the thread is to end.
+// Takes what there is room for, but no more than this thread's share of what waits; waits when there is
+// nothing to do. False when the thread is to end.
 bool Batcher::admit(Worker& worker) {
   std::unique_lock<std::mutex> guard(lock_);
   while (!stopping_) {
@@ -181,7 +185,8 @@ void Batcher::begin(Worker& worker) {
     if (one.job) continue;
     const Entry& entry = *one.entry;
     one.job = std::make_unique<SentenceJob>(
-        engine_.model(), entry.request, make_task(entry.call(), entry.decoding, engine_.architecture(), one.index),
+        engine_.model(), entry.request,
+        make_task(entry.call(), entry.decoding, engine_.architecture(), one.index),
         narrow(entry.submission.sources[one.index]), engine_.pool());
     jobs.push_back(one.job.get());
   }

@@ -1,8 +1,8 @@
 // Sentences of many requests, decoded by threads of its own that never call back: what happens is collected.
 //
-// Each thread has a batch that sentences join and leave at every step. Requests take turns, and in a step none has
-// many more hypotheses than all the others together, so that a thousand sentences of one do not slow down the single
-// one of another.
+// Each thread has a batch that sentences join and leave at every step. Requests take turns, and in a step
+// none has many more hypotheses than all the others together, so that a thousand sentences of one do not slow
+// down the single one of another.
 #pragma once
 
 #include <atomic>
@@ -37,16 +37,16 @@ class Batcher {
     enum class Kind : std::uint8_t { kToken, kSentence, kFailure } kind;
     Id request;
     std::size_t sentence = 0;
-    std::int32_t token = 0;               // kToken
-    std::vector<Hypothesis> hypotheses;   // kSentence
-    std::string message;                  // kFailure, which ends the request
-    double queue_seconds = 0.0;           // kSentence: how long it waited before it was begun
+    std::int32_t token = 0;              // kToken
+    std::vector<Hypothesis> hypotheses;  // kSentence
+    std::string message;                 // kFailure, which ends the request
+    double queue_seconds = 0.0;          // kSentence: how long it waited before it was begun
   };
 
   struct Stats {
-    std::size_t queued_sentences = 0, queued_tokens = 0;    // source tokens that no thread has begun
-    std::size_t running_sentences = 0, running_rows = 0;    // of the last step of every thread
-    std::uint64_t steps = 0, rows = 0;                      // decoder steps so far, and hypotheses in them
+    std::size_t queued_sentences = 0, queued_tokens = 0;  // source tokens that no thread has begun
+    std::size_t running_sentences = 0, running_rows = 0;  // of the last step of every thread
+    std::uint64_t steps = 0, rows = 0;                    // decoder steps so far, and hypotheses in them
     std::uint64_t sentences = 0, source_tokens = 0, target_tokens = 0;  // done
   };
 

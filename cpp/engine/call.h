@@ -15,8 +15,9 @@ using Sentence = std::vector<std::int64_t>;  // token ids, the end id last
 
 struct Call {
   const std::vector<Sentence>& sources;
-  const std::vector<Sentence>& starts;  // tokens that each target must begin with; empty, or one for each source
-  bool ends_after_start;                // starts are whole targets, to be scored
+  const std::vector<Sentence>&
+      starts;             // tokens that each target must begin with; empty, or one for each source
+  bool ends_after_start;  // starts are whole targets, to be scored
 };
 
 // Throws InputError or OptionError, naming the sentence, what is wrong with it and what was wanted.

@@ -10,13 +10,13 @@
 
 namespace kserve {
 
-// What the decoder keeps of one sentence, all in half precision: keys and values of the cross-attention, and a ring
-// of the last convolution inputs of every hypothesis. Beam search moves indices, never these numbers.
+// What the decoder keeps of one sentence, all in half precision: keys and values of the cross-attention, and
+// a ring of the last convolution inputs of every hypothesis. Beam search moves indices, never these numbers.
 class SentenceState {
  public:
   struct Sizes {
     std::size_t source_tokens;
-    std::size_t lanes;     // hypotheses at a time, at most
+    std::size_t lanes;      // hypotheses at a time, at most
     std::size_t positions;  // target tokens, at most
   };
 
@@ -47,9 +47,9 @@ class SentenceState {
 // A hypothesis that takes a step.
 struct StepRow {
   const SentenceState* sentence;
-  std::int32_t token;     // its last one
-  std::size_t lane;       // its row in the sentence
-  std::size_t position;   // of the token, 0 for the begin token
+  std::int32_t token;             // its last one
+  std::size_t lane;               // its row in the sentence
+  std::size_t position;           // of the token, 0 for the begin token
   const std::int32_t* ancestors;  // (ring) which lane its ancestor had at position p, in slot p % ring
   std::size_t ring;
   float* attention;  // where to put the attention of one layer, averaged over heads, (source), or null
@@ -68,8 +68,10 @@ class Decoder {
   const float* step(const Blocks& blocks, const std::vector<StepRow>& rows);
 
  private:
-  void convolve(const Blocks& blocks, std::size_t layer, const StepRow* rows, std::size_t count, float* x) const;
-  void attend(const Blocks& blocks, std::size_t layer, const StepRow* rows, std::size_t count, float* x) const;
+  void convolve(const Blocks& blocks, std::size_t layer, const StepRow* rows, std::size_t count,
+                float* x) const;
+  void attend(const Blocks& blocks, std::size_t layer, const StepRow* rows, std::size_t count,
+              float* x) const;
 
   const Model& model_;
   std::size_t d_;

@@ -5,9 +5,10 @@
 namespace kserve {
 namespace {
 
-// Pointers to the values around row `row` of a sentence that spans rows begin ... end - 1, null outside of it.
-void fill_window(const ConvBlock& block, std::size_t row, std::size_t begin, std::size_t end, const float* values,
-                 std::size_t stride, const float** window) {
+// Pointers to the values around row `row` of a sentence that spans rows begin ... end - 1, null outside of
+// it.
+void fill_window(const ConvBlock& block, std::size_t row, std::size_t begin, std::size_t end,
+                 const float* values, std::size_t stride, const float** window) {
   for (std::size_t j = 0; j < block.taps; ++j) {
     const std::size_t shifted = row + j;  // the row looked at, plus block.left to stay unsigned
     const bool inside = shifted >= begin + block.left && shifted < end + block.left;
@@ -22,7 +23,8 @@ EncoderBuffers take_encoder_buffers(const Model& model, std::size_t rows, Arena&
   return {arena.take<float>(numbers), arena.take<float>(numbers)};
 }
 
-void embed_source(const Model& model, const Blocks& blocks, const Packed& source, const EncoderBuffers& buffers) {
+void embed_source(const Model& model, const Blocks& blocks, const Packed& source,
+                  const EncoderBuffers& buffers) {
   const std::size_t d = model.weights.architecture.d_model;
   for (std::size_t s = 0; s < source.sentences(); ++s) {
     for (std::size_t r = source.first[s]; r < source.first[s + 1]; ++r) {
@@ -31,8 +33,8 @@ void embed_source(const Model& model, const Blocks& blocks, const Packed& source
   }
 }
 
-void encode_layer(const Model& model, const Blocks& blocks, const Packed& source, const EncoderBuffers& buffers,
-                  std::size_t layer) {
+void encode_layer(const Model& model, const Blocks& blocks, const Packed& source,
+                  const EncoderBuffers& buffers, std::size_t layer) {
   const Weights& weights = model.weights;
   const ConvBlock& block = weights.encoder[layer].conv;
   const std::size_t d = weights.architecture.d_model, total = source.rows();
@@ -49,7 +51,8 @@ void encode_layer(const Model& model, const Blocks& blocks, const Packed& source
       const std::size_t row = first + i;
       while (row >= *end) ++end;
       fill_window(block, row, *(end - 1), *end, buffers.values, d, window);
-      model.table->dynconv(window, taps + i * row_taps, weights.heads(), block.taps, blocks.scratch().mixed + i * d);
+      model.table->dynconv(window, taps + i * row_taps, weights.heads(), block.taps,
+                           blocks.scratch().mixed + i * d);
     }
     blocks.add_linear(block.out, blocks.scratch().mixed, rows, buffers.x + first * d);
     blocks.ffn(weights.encoder[layer].ffn, rows, buffers.x + first * d);

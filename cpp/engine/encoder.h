@@ -32,9 +32,10 @@ struct EncoderBuffers {
 EncoderBuffers take_encoder_buffers(const Model& model, std::size_t rows, Arena& arena);
 
 // One layer, and what comes before the first.
-void embed_source(const Model& model, const Blocks& blocks, const Packed& source, const EncoderBuffers& buffers);
-void encode_layer(const Model& model, const Blocks& blocks, const Packed& source, const EncoderBuffers& buffers,
-                  std::size_t layer);
+void embed_source(const Model& model, const Blocks& blocks, const Packed& source,
+                  const EncoderBuffers& buffers);
+void encode_layer(const Model& model, const Blocks& blocks, const Packed& source,
+                  const EncoderBuffers& buffers, std::size_t layer);
 
 // All of it. Calls between_layers() before every layer; what that throws ends the work.
 template <class Between>

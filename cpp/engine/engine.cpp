@@ -70,7 +70,8 @@ void Engine::work(const Call& call, Request& request, Queue& queue, Results& res
     if (!jobs.empty() && used > queue.limit - queue.limit / 4) return;
     const std::lock_guard<std::mutex> guard(queue.lock);
     for (; queue.next < queue.order.size(); ++queue.next) {
-      const std::size_t index = queue.order[queue.next], added = cost(call.sources[index].size(), request.options);
+      const std::size_t index = queue.order[queue.next],
+                        added = cost(call.sources[index].size(), request.options);
       if (!jobs.empty() && used + added > queue.limit) return;
       used += added;
       jobs.push_back(std::make_unique<SentenceJob>(model_, request,

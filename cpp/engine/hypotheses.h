@@ -54,8 +54,8 @@ class HypothesisTree {
   // The last tokens up to `node`, the newest first, at most `most`; returns how many.
   std::size_t newest(std::int32_t node, std::size_t most, std::int32_t* tokens) const;
 
-  // Keeps it if it is one of the n_best so far. What the loop guard ended ranks behind all others; of equals the
-  // first one ranks first.
+  // Keeps it if it is one of the n_best so far. What the loop guard ended ranks behind all others; of equals
+  // the first one ranks first.
   void finish(const Finished& finished);
 
   // Hypotheses that have ended other than by the loop guard.

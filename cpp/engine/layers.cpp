@@ -93,7 +93,8 @@ void Blocks::run(const Linear& layer, const float* x, std::size_t rows, kernels:
 
 void Blocks::embed(std::int32_t id, std::size_t position, float* y) const {
   const auto v = static_cast<std::size_t>(id);
-  table_.embed(weights_.embedding + v * d_, d_, model_.embed_scale[v], model_.positions.data() + position * d_, y);
+  table_.embed(weights_.embedding + v * d_, d_, model_.embed_scale[v],
+               model_.positions.data() + position * d_, y);
 }
 
 void Blocks::linear(const Linear& layer, const float* x, std::size_t rows, float* y) const {

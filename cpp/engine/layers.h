@@ -31,13 +31,13 @@ Model make_model(Weights weights, const kernels::KernelTable& table);
 
 // Intermediate values of at most kChunkRows rows.
 struct Scratch {
-  float* values = nullptr;          // (kChunkRows, d)
-  float* mixed = nullptr;           // (kChunkRows, d)
-  float* wide = nullptr;            // (kChunkRows, max(2 d, d_ffn))
-  float* taps = nullptr;            // (kChunkRows, heads * most taps)
-  float* normed = nullptr;          // (kChunkRows, d), for dense layers behind a norm
-  const void** window = nullptr;    // (most taps)
-  float* linear = nullptr;          // the linear kernels' own
+  float* values = nullptr;        // (kChunkRows, d)
+  float* mixed = nullptr;         // (kChunkRows, d)
+  float* wide = nullptr;          // (kChunkRows, max(2 d, d_ffn))
+  float* taps = nullptr;          // (kChunkRows, heads * most taps)
+  float* normed = nullptr;        // (kChunkRows, d), for dense layers behind a norm
+  const void** window = nullptr;  // (most taps)
+  float* linear = nullptr;        // the linear kernels' own
 };
 
 Scratch take_scratch(const Weights& weights, Arena& arena);

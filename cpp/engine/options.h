@@ -45,7 +45,8 @@ struct DecodingOptions {
   double max_length_ratio = 2.0;
   std::int64_t max_length_extra = 10;
   std::int64_t max_batch_tokens = 4096;  // source tokens times beam that are worked on together
-  bool shortlist = true;  // look only at tokens that may translate the source's, where the model has such a list
+  bool shortlist =
+      true;  // look only at tokens that may translate the source's, where the model has such a list
   BeamRules rules;
   Constraints constraints;
   std::optional<Sampling> sampling;

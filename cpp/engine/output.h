@@ -38,8 +38,10 @@ class OutputLayer {
   OutputLayer(const Model& model, std::size_t best, bool all, Arena& arena);
 
   // hidden (count, d), after the output norm, stays where it is until the last answer; count <= kOutputRows.
-  // vocabulary: the tokens that are looked at, as does; best: the most that will be asked for about these rows.
-  void project(const kernels::Vocabulary& vocabulary, const float* hidden, std::size_t count, std::size_t best);
+  // vocabulary: the tokens that are looked at, as does; best: the most that will be asked for about these
+  // rows.
+  void project(const kernels::Vocabulary& vocabulary, const float* hidden, std::size_t count,
+               std::size_t best);
 
   // About row `row` of the last projection.
   TokenScores answer(std::size_t row, const TokenRequest& request);

@@ -138,7 +138,8 @@ void RunningBatch::rank_rows(const float* states) {
     return a == b || (!a->has_shortlist() && !b->has_shortlist());
   };
   for (std::size_t first = 0, end = 0; first < rows_.size(); first = end) {
-    while (end < rows_.size() && end - first < kOutputRows && is_alike(row_owner_[first], row_owner_[end])) ++end;
+    while (end < rows_.size() && end - first < kOutputRows && is_alike(row_owner_[first], row_owner_[end]))
+      ++end;
     rank_together(first, end - first, states);
   }
 }

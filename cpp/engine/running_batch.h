@@ -1,5 +1,5 @@
-// One thread's work on sentences that join and leave at any step (continuous batching), so that none waits for a
-// longer one: encoding those that come, and moving all of them on together.
+// One thread's work on sentences that join and leave at any step (continuous batching), so that none waits
+// for a longer one: encoding those that come, and moving all of them on together.
 #pragma once
 
 #include <cstddef>

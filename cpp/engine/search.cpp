@@ -42,12 +42,9 @@ Search::Search(const DecodingOptions& options, const Model& model, const Task& t
 
 Search::Rows Search::take_rows(Arena& arena) const {
   const std::size_t rows = options_.lanes();
-  return {arena.take<std::int32_t>(rows),
-          arena.take<std::int32_t>(rows),
-          arena.take<std::int32_t>(rows),
-          arena.take<std::int32_t>(rows * ring_),
-          arena.take<double>(rows),
-          0};
+  return {arena.take<std::int32_t>(rows), arena.take<std::int32_t>(rows),
+          arena.take<std::int32_t>(rows), arena.take<std::int32_t>(rows * ring_),
+          arena.take<double>(rows),       0};
 }
 
 void Search::begin() {
@@ -162,8 +159,8 @@ void Search::advance_beam() {
   if (next_.count > 0 && is_beaten(next_.sums[0])) next_.count = 0;
 }
 
-// Whether nothing that goes on from this sum of log-probabilities can be among the n_best any more: a sum only
-// falls, and the longest hypothesis divides it by most.
+// Whether nothing that goes on from this sum of log-probabilities can be among the n_best any more: a sum
+// only falls, and the longest hypothesis divides it by most.
 bool Search::is_beaten(double sum) const {
   if (tree_.kept() < static_cast<std::size_t>(options_.n_best)) return false;
   return tree_.settled(normalised(sum, task_.cap));

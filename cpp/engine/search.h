@@ -60,8 +60,8 @@ class Search {
   // What must be known of the output layer to rank each row.
   TokenRequest request() const;
 
-  // Picks the candidates of a row. Every row is ranked once, in any order. Throws NumericError when the output
-  // layer's answer is no number.
+  // Picks the candidates of a row. Every row is ranked once, in any order. Throws NumericError when the
+  // output layer's answer is no number.
   void rank(std::size_t row, const TokenScores& scores);
 
   // Chooses, once every row is ranked, what ends and what goes on.

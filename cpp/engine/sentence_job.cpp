@@ -10,8 +10,8 @@ SentenceJob::Parts::Parts(const SentenceJob& job, const Model& model, Arena& are
   if (!job.listed_.empty()) shortlist.emplace(model, job.listed_, arena);
 }
 
-SentenceJob::SentenceJob(const Model& model, const Request& request, Task task, std::vector<std::int32_t> source,
-                         MemoryPool& pool)
+SentenceJob::SentenceJob(const Model& model, const Request& request, Task task,
+                         std::vector<std::int32_t> source, MemoryPool& pool)
     : request_(request), task_(std::move(task)), source_(std::move(source)), full_(model.vocabulary()) {
   // A given target is scored against the whole vocabulary.
   if (model.weights.shortlist.exists() && request.options.shortlist && !task_.ends_after_prefix) {

@@ -28,7 +28,8 @@ struct Request {
 
 class SentenceJob {
  public:
-  // Takes the memory that the sentence needs. The request must outlive the job. source: token ids, the end id last.
+  // Takes the memory that the sentence needs. The request must outlive the job. source: token ids, the end id
+  // last.
   SentenceJob(const Model& model, const Request& request, Task task, std::vector<std::int32_t> source,
               MemoryPool& pool);
   SentenceJob(const SentenceJob&) = delete;
@@ -41,7 +42,9 @@ class SentenceJob {
   Search& search() { return parts_->search; }
 
   // The tokens that the output layer looks at.
-  const kernels::Vocabulary& vocabulary() const { return parts_->shortlist ? parts_->shortlist->get() : full_; }
+  const kernels::Vocabulary& vocabulary() const {
+    return parts_->shortlist ? parts_->shortlist->get() : full_;
+  }
   bool has_shortlist() const { return parts_->shortlist.has_value(); }
 
   // Hypotheses that take the next step.

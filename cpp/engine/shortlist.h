@@ -10,9 +10,10 @@
 
 namespace kserve {
 
-// The tokens that the lists of the source's tokens, the list for any sentence and `forced` name together, ascending;
-// the end token is among them, those that are never produced are not.
-std::vector<std::int32_t> shortlist_tokens(const Shortlist& shortlist, const std::vector<std::int32_t>& source,
+// The tokens that the lists of the source's tokens, the list for any sentence and `forced` name together,
+// ascending; the end token is among them, those that are never produced are not.
+std::vector<std::int32_t> shortlist_tokens(const Shortlist& shortlist,
+                                           const std::vector<std::int32_t>& source,
                                            const std::vector<std::int32_t>& forced);
 
 class ShortVocabulary {

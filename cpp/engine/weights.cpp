@@ -157,10 +157,8 @@ class Binder {
 
   ConvBlock conv(const std::string& prefix, std::size_t taps, std::size_t left) {
     return {linear(prefix, "conv_in", d_, architecture_.glu ? 2 * d_ : d_),
-            linear(prefix, "kernel", d_, architecture_.heads * taps),
-            linear(prefix, "conv_out", d_, d_),
-            taps,
-            left};
+            linear(prefix, "kernel", d_, architecture_.heads * taps), linear(prefix, "conv_out", d_, d_),
+            taps, left};
   }
 
   FfnBlock ffn(const std::string& prefix) {

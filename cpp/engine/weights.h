@@ -44,8 +44,8 @@ struct Architecture {
 // Throws ModelError, naming the field, what it is and what it may be.
 void check(const Architecture& architecture);
 
-// y (out) = W x (in) + bias, W in one of the two forms. A layer behind a layer norm holds the norm's gain and bias
-// and normalises its input: mean 0, variance 1.
+// y (out) = W x (in) + bias, W in one of the two forms. A layer behind a layer norm holds the norm's gain and
+// bias and normalises its input: mean 0, variance 1.
 struct Linear {
   bool is_kmatrix = false;
   bool normalises = false;

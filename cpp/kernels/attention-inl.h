@@ -26,7 +26,8 @@ KSERVE_INLINE void dot_rows(const HeadRows& keys, std::size_t first, const float
       [&](std::size_t i) {
         const Vec q = Vec::load(query + i);
         KSERVE_UNROLL
-        for (std::size_t k = 0; k < kCount; ++k) sum[k] = Vec::fma(q, Vec::load_half(rows + k * keys.stride + i), sum[k]);
+        for (std::size_t k = 0; k < kCount; ++k)
+          sum[k] = Vec::fma(q, Vec::load_half(rows + k * keys.stride + i), sum[k]);
       },
       [&](std::size_t i, std::size_t lanes) {
         const Vec q = Vec::load_first(query + i, lanes);
@@ -65,7 +66,8 @@ KSERVE_INLINE void mix_channels(const HeadRows& values, const float* shares, std
     const Vec share = Vec::broadcast(shares[t]);
     const std::uint16_t* const row = values.rows + t * values.stride + first;
     KSERVE_UNROLL
-    for (std::size_t v = 0; v < kCount; ++v) sum[v] = Vec::fma(share, Vec::load_half(row + v * kLanes), sum[v]);
+    for (std::size_t v = 0; v < kCount; ++v)
+      sum[v] = Vec::fma(share, Vec::load_half(row + v * kLanes), sum[v]);
   }
   KSERVE_UNROLL
   for (std::size_t v = 0; v < kCount; ++v) sum[v].store(y + first + v * kLanes);
@@ -92,7 +94,8 @@ void mix_rows(const HeadRows& values, const float* shares, std::size_t head_dim,
   if (i < head_dim) mix_last_channels(values, shares, i, head_dim - i, y);
 }
 
-void attention(const float* query, const Memory& memory, const HeadSizes& sizes, float* probabilities, float* y) {
+void attention(const float* query, const Memory& memory, const HeadSizes& sizes, float* probabilities,
+               float* y) {
   const float scale = 1.0F / ::sqrtf(static_cast<float>(sizes.head_dim));
   const std::size_t stride = sizes.heads * sizes.head_dim, length = memory.length;
   for (std::size_t h = 0; h < sizes.heads; ++h) {

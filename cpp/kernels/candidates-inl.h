@@ -1,6 +1,6 @@
 // Tokens that might be among a row's best, while only near logits are known: each lies within a bound of the
-// exact one. A token is kept while its highest possible logit reaches the k-th best of the lowest possible ones;
-// in the end only those that are left are computed exactly.
+// exact one. A token is kept while its highest possible logit reaches the k-th best of the lowest possible
+// ones; in the end only those that are left are computed exactly.
 #pragma once
 
 #include <math.h>

@@ -1,5 +1,5 @@
-// Dense layer of bytes times rows. Each row is brought to bytes with one scale, the products of bytes are summed
-// exactly in 32 bits, and both scales are applied to the sum: the same bits on every instruction set.
+// Dense layer of bytes times rows. Each row is brought to bytes with one scale, the products of bytes are
+// summed exactly in 32 bits, and both scales are applied to the sum: the same bits on every instruction set.
 #pragma once
 
 #include "kernels/dense-inl.h"
@@ -35,9 +35,10 @@ void dense_int8(const DenseCall& call, std::size_t rows, float* scratch) {
     }
     Epilogue epilogue = call.epilogue;  // rows are counted from 0 below
     if (epilogue.residual != nullptr) epilogue.residual += first * epilogue.residual_stride;
-    const DenseCall part{call.matrix, epilogue, call.x, call.x_stride, call.y + first * call.y_stride,
+    const DenseCall part{call.matrix,  epilogue, call.x, call.x_stride, call.y + first * call.y_stride,
                          call.y_stride};
-    const DotCall dot{static_cast<const std::int8_t*>(call.matrix.weights), call.matrix.offset, codes, groups};
+    const DotCall dot{static_cast<const std::int8_t*>(call.matrix.weights), call.matrix.offset, codes,
+                      groups};
     Tiles::begin();
     for (std::size_t panel = 0; panel < part.panels(); panel += kDotPanels) {
       const std::size_t left = part.panels() - panel, panels = left < kDotPanels ? left : kDotPanels;

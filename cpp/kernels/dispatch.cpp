@@ -15,8 +15,8 @@ namespace kserve::kernels {
 namespace {
 
 #if defined(KSERVE_HAS_AMX)
-// Whether the processor has tiles of bytes and the system lets this process use them: their state is large, so
-// Linux wants to be asked (arch_prctl(2), ARCH_REQ_XCOMP_PERM).
+// Whether the processor has tiles of bytes and the system lets this process use them: their state is large,
+// so Linux wants to be asked (arch_prctl(2), ARCH_REQ_XCOMP_PERM).
 bool may_use_tiles() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;

@@ -1,5 +1,6 @@
 // Exact sums of products of bytes: rows of codes times panels of 16 outputs. Dense int8 layers and the output
-// layer are made of them. Sums are whole numbers, so they are the same on every instruction set, in any order.
+// layer are made of them. Sums are whole numbers, so they are the same on every instruction set, in any
+// order.
 #pragma once
 
 #include KSERVE_TILES  // set by the isa_*.cpp that is being compiled
@@ -9,9 +10,9 @@
 namespace kserve::kernels {
 namespace {
 
-constexpr std::size_t kDotPanels = 4;                      // panels at a time
+constexpr std::size_t kDotPanels = 4;                     // panels at a time
 constexpr std::size_t kDotOutputs = kDotPanels * kLanes;  // a row of totals
-constexpr std::size_t kDotRows = 4;                        // rows that share a loaded panel
+constexpr std::size_t kDotRows = 4;                       // rows that share a loaded panel
 
 struct DotCall {
   const std::int8_t* panels;   // (panels, groups, 16, 4)
@@ -36,20 +37,21 @@ KSERVE_INLINE void dot_tile(const DotCall& call, std::size_t panel, std::size_t 
   KSERVE_UNROLL
   for (std::size_t i = 0; i < kPanels * DotVec::kParts; ++i) {
     const std::size_t p = i / DotVec::kParts, part = i % DotVec::kParts;
-    const Dot start = Dot::kShift == 0 ? Dot::fill(0) : Dot::load_sums(call.offset + panel * kLanes + i * Dot::kWidth);
+    const Dot start =
+        Dot::kShift == 0 ? Dot::fill(0) : Dot::load_sums(call.offset + panel * kLanes + i * Dot::kWidth);
     KSERVE_UNROLL
     for (std::size_t r = 0; r < kRows; ++r) sum[r][p].part[part] = start;
   }
   const std::int8_t* const panels = call.panel(panel);
   const std::int8_t* const codes = call.row(row);
-  const std::size_t panel_bytes = call.groups * kLanes * kBytesPerLane, row_bytes = call.groups * kBytesPerLane;
+  const std::size_t panel_bytes = call.groups * kLanes * kBytesPerLane,
+                    row_bytes = call.groups * kBytesPerLane;
   for (std::size_t g = 0; g < call.groups; ++g) {
     KSERVE_UNROLL
     for (std::size_t p = 0; p < kPanels; ++p) {
       KSERVE_UNROLL
       for (std::size_t i = 0; i < DotVec::kParts; ++i) {
-        const Dot w =
-            Dot::load(panels + p * panel_bytes + (g * kLanes + i * Dot::kWidth) * kBytesPerLane);
+        const Dot w = Dot::load(panels + p * panel_bytes + (g * kLanes + i * Dot::kWidth) * kBytesPerLane);
         KSERVE_UNROLL
         for (std::size_t r = 0; r < kRows; ++r) {
           Dot& total = sum[r][p].part[i];
@@ -60,7 +62,8 @@ KSERVE_INLINE void dot_tile(const DotCall& call, std::size_t panel, std::size_t 
   }
   KSERVE_UNROLL
   for (std::size_t i = 0; i < kRows * kPanels * DotVec::kParts; ++i) {
-    const std::size_t r = i / kPanels / DotVec::kParts, p = i / DotVec::kParts % kPanels, part = i % DotVec::kParts;
+    const std::size_t r = i / kPanels / DotVec::kParts, p = i / DotVec::kParts % kPanels,
+                      part = i % DotVec::kParts;
     sum[r][p].part[part].store(totals + r * kDotOutputs + p * kLanes + part * Dot::kWidth);
   }
 }
@@ -74,8 +77,9 @@ void dot_rows(const DotCall& call, std::size_t panel, std::size_t rows, std::int
   for (; row < rows; ++row) dot_tile<kPanels, 1>(call, panel, row, totals + row * kDotOutputs);
 }
 
-// totals (rows, kDotOutputs): sums of `panels` panels, at most kDotPanels, from `panel` on. On processors with
-// matrix units the rows are taken by 16: codes beyond the last row must exist, and totals are written there.
+// totals (rows, kDotOutputs): sums of `panels` panels, at most kDotPanels, from `panel` on. On processors
+// with matrix units the rows are taken by 16: codes beyond the last row must exist, and totals are written
+// there.
 void dot_panels(const DotCall& call, std::size_t panel, std::size_t panels, std::size_t rows,
                 std::int32_t* totals) {
   if (Tiles::worth(call.groups, panels, rows)) {
@@ -105,8 +109,8 @@ std::uint32_t largest_bits(const float* x, std::size_t n) {
 
 constexpr float kToNearest = 0x1.8p23F;  // added and taken away, it leaves the nearest integer
 
-// How a row becomes codes: code = round(x * inverse), x ~ code * step. Both 0 for a row of nearly 0, NaN where a
-// number is not finite.
+// How a row becomes codes: code = round(x * inverse), x ~ code * step. Both 0 for a row of nearly 0, NaN
+// where a number is not finite.
 struct CodeScale {
   float step, inverse;
 };

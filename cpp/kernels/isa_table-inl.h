@@ -15,8 +15,8 @@ namespace kserve::kernels {
 
 static const ProbeTable kProbe = {probe_read, probe_multiply_adds};
 
-const KernelTable KSERVE_ISA_TABLE = {
-    KSERVE_ISA_NAME, kmatrix, dense, layer_norm, glu,         softmax,     dynconv,     dynconv_half,
-    attention,       narrow,  embed, token_logit, rank_tokens, &kProbe};
+const KernelTable KSERVE_ISA_TABLE = {KSERVE_ISA_NAME, kmatrix,     dense,        layer_norm, glu,
+                                      softmax,         dynconv,     dynconv_half, attention,  narrow,
+                                      embed,           token_logit, rank_tokens,  &kProbe};
 
 }  // namespace kserve::kernels

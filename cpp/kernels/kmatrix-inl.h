@@ -1,9 +1,9 @@
 // K-matrix times rows, over the run-time layout of docs/design.md.
 //
-// A square runs as passes over its vector of `inner` numbers. Where a square covers whole tiles of the layer's
-// input and output and nothing is to be summed, the first pass reads the input, normalised on the way if that is
-// asked for, and the last one adds bias and residual and writes the output. Otherwise the numbers are copied,
-// summed and finished before and after.
+// A square runs as passes over its vector of `inner` numbers. Where a square covers whole tiles of the
+// layer's input and output and nothing is to be summed, the first pass reads the input, normalised on the way
+// if that is asked for, and the last one adds bias and residual and writes the output. Otherwise the numbers
+// are copied, summed and finished before and after.
 #pragma once
 
 #include "kernels/epilogue-inl.h"
@@ -104,7 +104,8 @@ void run_falling(Square& square, const In& in, std::size_t high) {
   run_falling(square, square.work, high - count);
 }
 
-// The same cuts upwards, but for the last pass, which is left to the caller: returns its smallest stride's log2.
+// The same cuts upwards, but for the last pass, which is left to the caller: returns its smallest stride's
+// log2.
 std::size_t run_rising(Square& square) {
   std::size_t low = kPassBits;
   while (square.bits - low > kPassBits) {
@@ -183,8 +184,11 @@ struct Layer {
     std::size_t bits = 0;
     while (kLanes << bits < matrix.inner) ++bits;
     const std::size_t number = r * matrix.grid_cols + c;
-    return {matrix.words + number * matrix.words_per_square, bits, matrix.width,
-            {block.rows, std::size_t{1} << bits}, work(block)};
+    return {matrix.words + number * matrix.words_per_square,
+            bits,
+            matrix.width,
+            {block.rows, std::size_t{1} << bits},
+            work(block)};
   }
 };
 
@@ -270,15 +274,16 @@ void run_grid_row(const Layer& layer, std::size_t r, const RowBlock& block) {
   const bool whole = matrix.grid_cols == 1 && matrix.in == matrix.inner &&
                      covered(matrix.out, matrix.tile, r) == matrix.inner;
   // No layer of a model normalises and has a residual, so that there is no pass which does both.
-  if (whole && (block.mean == nullptr || layer.epilogue.residual == nullptr)) return run_direct(layer, r, block);
+  if (whole && (block.mean == nullptr || layer.epilogue.residual == nullptr))
+    return run_direct(layer, r, block);
   for (std::size_t c = 0; c < matrix.grid_cols; ++c) {
     run_into_work(layer, r, c, block);
     add_square(layer, r, c, block);
   }
 }
 
-void kmatrix(const KMatrix& matrix, const InputRows& x, const Epilogue& epilogue, float* y, std::size_t y_stride,
-             float* scratch) {
+void kmatrix(const KMatrix& matrix, const InputRows& x, const Epilogue& epilogue, float* y,
+             std::size_t y_stride, float* scratch) {
   const Layer layer{matrix, epilogue, scratch};
   float mean[kKMatrixRowsAtOnce], scale[kKMatrixRowsAtOnce];
   for (std::size_t first = 0; first < x.count; first += kKMatrixRowsAtOnce) {
@@ -287,7 +292,7 @@ void kmatrix(const KMatrix& matrix, const InputRows& x, const Epilogue& epilogue
     for (std::size_t row = 0; x.normalise && row < rows; ++row) {
       measure_row(from + row * x.stride, matrix.in, mean + row, scale + row);
     }
-    const RowBlock block{from,  x.stride, y + first * y_stride, y_stride,
+    const RowBlock block{from,  x.stride, y + first * y_stride,         y_stride,
                          first, rows,     x.normalise ? mean : nullptr, scale};
     for (std::size_t r = 0; r < matrix.grid_rows; ++r) run_grid_row(layer, r, block);
   }

@@ -171,7 +171,8 @@ struct Place {
 };
 
 // The rows in work, (inner / 16, rows, 16). The chunks of all rows at one place stand together, or the stores
-// of one row would look like the loads of another to the processor, which compares addresses modulo 4096 first.
+// of one row would look like the loads of another to the processor, which compares addresses modulo 4096
+// first.
 struct Work {
   float* values;
   std::size_t rows;

@@ -7,8 +7,8 @@
 
 #include "kernels/table.h"
 
-// Loops over registers must vanish, or the registers end up in memory. Where a vector is an array anyway, they
-// would only become endless code.
+// Loops over registers must vanish, or the registers end up in memory. Where a vector is an array anyway,
+// they would only become endless code.
 #if defined(KSERVE_ROLLED)
 #define KSERVE_UNROLL
 #elif defined(__clang__)

@@ -32,9 +32,7 @@ KMatrix kmatrix_layer(std::size_t in, std::size_t out, std::size_t width, std::s
 }
 
 // The rows in work, and their sums over the columns of the grid.
-std::size_t kmatrix_scratch_floats(const KMatrix& matrix) {
-  return kKMatrixRowsAtOnce * matrix.inner * 2;
-}
+std::size_t kmatrix_scratch_floats(const KMatrix& matrix) { return kKMatrixRowsAtOnce * matrix.inner * 2; }
 
 std::size_t dense_scratch_floats(const Dense& matrix) {
   if (matrix.precision != Precision::kInt8) return 0;

@@ -17,7 +17,9 @@ constexpr std::size_t kCandidateBytes = 16;
 constexpr std::size_t kRowBlock = 16;
 // Terms of a log-sum-exp that are put right (rank-inl.h), and so tokens that are always looked for.
 constexpr std::size_t kRightTerms = 16;
-constexpr std::size_t ranked_tokens(std::size_t wanted) { return wanted > kRightTerms ? wanted : kRightTerms; }
+constexpr std::size_t ranked_tokens(std::size_t wanted) {
+  return wanted > kRightTerms ? wanted : kRightTerms;
+}
 // Candidates of a row that are kept when `ranked` are looked for.
 constexpr std::size_t candidate_room(std::size_t ranked) { return 2 * ranked + 64; }
 

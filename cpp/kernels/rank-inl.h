@@ -1,9 +1,9 @@
 // The output layer, fused with what is made of its logits: for every hidden row the best tokens and the
 // log-sum-exp over the vocabulary, without an array of all logits.
 //
-// A hidden row becomes codes of 8 bits, h = step * code + rest. Sums of codes times int8 numbers are exact, so a
-// logit made of them differs from the true one by the table row times the rest: at most the product of their
-// lengths (Cauchy and Schwarz), and from token_logit's by its rounding besides. With these bounds a few
+// A hidden row becomes codes of 8 bits, h = step * code + rest. Sums of codes times int8 numbers are exact,
+// so a logit made of them differs from the true one by the table row times the rest: at most the product of
+// their lengths (Cauchy and Schwarz), and from token_logit's by its rounding besides. With these bounds a few
 // candidates are left (candidates-inl.h), which token_logit computes: hence the choice is the one that
 // token_logit's logits give.
 #pragma once
@@ -23,8 +23,8 @@ constexpr float kHighestPower = 60.0F;
 // One hidden row between chunks of the vocabulary. Near logits are in units of the row's step.
 struct RankRow {
   alignas(64) float sum[kLanes];  // of 2^(power * near logit - origin), lane by lane
-  float step;                     // what a code of 1 stands for; 0 when the row is 0, NaN when it is not finite
-  float power;                    // step * log2(e)
+  float step;   // what a code of 1 stands for; 0 when the row is 0, NaN when it is not finite
+  float power;  // step * log2(e)
   float origin;
   float slack;  // near logits differ from token_logit's by at most reach * slack
   Candidates candidates;
@@ -78,15 +78,18 @@ void embed(const std::int8_t* numbers, std::size_t n, float scale, const float* 
   const Vec factor = Vec::broadcast(scale);
   for_each_vector(
       n,
-      [=](std::size_t i) { Vec::fma(Vec::load_int8(numbers + i), factor, Vec::load(position + i)).store(y + i); },
+      [=](std::size_t i) {
+        Vec::fma(Vec::load_int8(numbers + i), factor, Vec::load(position + i)).store(y + i);
+      },
       [=](std::size_t i, std::size_t lanes) {
         const Vec row = Vec::load_int8_first(numbers + i, lanes);
         Vec::fma(row, factor, Vec::load_first(position + i, lanes)).store_first(y + i, lanes);
       });
 }
 
-// 2^x to a ten-thousandth, for x up to kHighestPower: the sum is no better known. 2^x = 2^n 2^f, |f| <= 1/2, and the
-// polynomial is the one of degree 3 whose largest relative error there is least (7.5e-5). Below 2^-126 it stays.
+// 2^x to a ten-thousandth, for x up to kHighestPower: the sum is no better known. 2^x = 2^n 2^f, |f| <= 1/2,
+// and the polynomial is the one of degree 3 whose largest relative error there is least (7.5e-5). Below
+// 2^-126 it stays.
 KSERVE_INLINE Vec near_power_of_two(Vec x) {
   const Vec round = Vec::broadcast(kToNearest);
   const Vec bounded = Vec::max(Vec::broadcast(-126.0F), x);
@@ -129,8 +132,8 @@ void start_row(const RankCall& call, std::size_t row, char* memory) {
   if (state.step > 0.0F) {
     float length, rest;
     measure_rest(call.row(row), n, scale, &length, &rest);
-    // Roundings, each at most 2^-24 of the product of lengths: n / 16 + 7 in token_logit, 9 in making codes and
-    // logits and comparing, n in the rest's own sum; twice as many are allowed for.
+    // Roundings, each at most 2^-24 of the product of lengths: n / 16 + 7 in token_logit, 9 in making codes
+    // and logits and comparing, n in the rest's own sum; twice as many are allowed for.
     state.slack = (rest + length * 0x1p-24F * (static_cast<float>(n) / 8 + 64)) / state.step;
   }
   Vec::zero().store(state.sum);
@@ -144,7 +147,8 @@ bool is_barred(const Ranking& ranking, std::int32_t id) {
   return false;
 }
 
-// Puts the row's candidates, computed exactly, into candidates.best; returns how many of those wanted there are.
+// Puts the row's candidates, computed exactly, into candidates.best; returns how many of those wanted there
+// are.
 std::size_t compute_best(const RankCall& call, std::size_t row) {
   const Candidates& all = call.states[row].candidates;
   std::size_t found = 0;
@@ -186,8 +190,8 @@ struct SpanLogits {
   Vec near[kDotPanels], highest[kDotPanels];
 };
 
-// Keeps every token of the span that might be among the best, and moves the sum's origin where a term would become
-// too large. The first span is all kept.
+// Keeps every token of the span that might be among the best, and moves the sum's origin where a term would
+// become too large. The first span is all kept.
 void keep_candidates(const RankCall& call, const RankSpan& span, std::size_t row, const SpanLogits& logits) {
   RankRow& state = call.states[row];
   float largest = -INFINITY;
@@ -277,7 +281,10 @@ void rank_tokens(const Vocabulary& vocabulary, const float* h, std::size_t rows,
                  void* scratch) {
   const RankMemory memory = rank_memory(vocabulary.n, rows, ranking.count);
   auto* const bytes = static_cast<char*>(scratch);
-  const RankCall call{vocabulary, h, ranking, reinterpret_cast<RankRow*>(bytes),
+  const RankCall call{vocabulary,
+                      h,
+                      ranking,
+                      reinterpret_cast<RankRow*>(bytes),
                       reinterpret_cast<std::int8_t*>(bytes + memory.codes),
                       reinterpret_cast<std::int32_t*>(bytes + memory.totals)};
   for (std::size_t row = 0; row < rows; ++row) {

@@ -99,7 +99,7 @@ KSERVE_INLINE void softmax_row(float* x, std::size_t n) {
   softmax_long(x, n);
 }
 
-void softmax(float* x, std::size_t rows, std::size_t n) {
+inline void softmax(float* x, std::size_t rows, std::size_t n) {
   for (std::size_t row = 0; row < rows; ++row) softmax_row(x + row * n, n);
 }
 

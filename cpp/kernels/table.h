@@ -20,8 +20,8 @@ struct Epilogue {
   std::size_t residual_stride = 0;
 };
 
-// What a linear layer reads: `count` rows, `stride` floats apart. normalise: each row is brought to mean 0 and
-// variance 1 first, (x - mean) / sqrt(variance + kNormEpsilon), biased variance.
+// What a linear layer reads: `count` rows, `stride` floats apart. normalise: each row is brought to mean 0
+// and variance 1 first, (x - mean) / sqrt(variance + kNormEpsilon), biased variance.
 struct InputRows {
   const float* numbers;
   std::size_t stride, count;
@@ -82,17 +82,17 @@ struct ProbeTable {
   std::size_t (*multiply_adds)(std::size_t rounds, float seed, float* result);
 };
 
-// The output layer: the embedding table, or some of its tokens, twice: in panels of 16 tokens as in an int8 layer,
-// and by rows; and what measure_vocabulary works out. Arrays by token have whole panels, zeros behind the last
-// token.
+// The output layer: the embedding table, or some of its tokens, twice: in panels of 16 tokens as in an int8
+// layer, and by rows; and what measure_vocabulary works out. Arrays by token have whole panels, zeros behind
+// the last token.
 struct Vocabulary {
   std::size_t size = 0, n = 0;
-  const std::int8_t* panels = nullptr;   // (panels, groups, 16, 4)
-  const float* scale = nullptr;          // (panels, 16); a token's numbers are multiplied by it
-  const float* reach = nullptr;          // (panels, 16) length of a token's row: no logit is larger for |h| <= 1
+  const std::int8_t* panels = nullptr;  // (panels, groups, 16, 4)
+  const float* scale = nullptr;         // (panels, 16); a token's numbers are multiplied by it
+  const float* reach = nullptr;  // (panels, 16) length of a token's row: no logit is larger for |h| <= 1
   const std::int32_t* offset = nullptr;  // (panels, 16) -kCodeShift * sum of the numbers
   const std::int8_t* rows = nullptr;     // (all tokens, n), the numbers again
-  const std::int32_t* ids = nullptr;     // (size) each token's row, ascending; null where it is the token itself
+  const std::int32_t* ids = nullptr;  // (size) each token's row, ascending; null where it is the token itself
 };
 
 // What is asked about every row of hidden states, and where the answers go.
@@ -115,11 +115,11 @@ struct KernelTable {
   void (*kmatrix)(const KMatrix& matrix, const InputRows& x, const Epilogue& epilogue, float* y,
                   std::size_t y_stride, float* scratch);
   // scratch: dense_scratch_floats(matrix) floats, 64-byte aligned.
-  void (*dense)(const Dense& matrix, const InputRows& x, const Epilogue& epilogue, float* y, std::size_t y_stride,
-                float* scratch);
+  void (*dense)(const Dense& matrix, const InputRows& x, const Epilogue& epilogue, float* y,
+                std::size_t y_stride, float* scratch);
 
-  // y (n) = (x - mean) / sqrt(variance + kNormEpsilon) * gain + bias, biased variance; y may be x. gain and bias
-  // both or neither.
+  // y (n) = (x - mean) / sqrt(variance + kNormEpsilon) * gain + bias, biased variance; y may be x. gain and
+  // bias both or neither.
   void (*layer_norm)(const float* x, std::size_t n, const float* gain, const float* bias, float* y);
 
   // y (n) = u[0:n] * sigmoid(u[n:2n]); y may be u.
@@ -136,8 +136,8 @@ struct KernelTable {
   void (*dynconv_half)(const std::uint16_t* const* window, const float* weights, const HeadSizes& sizes,
                        std::size_t taps, float* y);
 
-  // Attention of one query row over cached rows. probabilities: scratch and result, (heads, length). y (heads *
-  // head_dim). Scale 1/sqrt(head_dim).
+  // Attention of one query row over cached rows. probabilities: scratch and result, (heads, length). y (heads
+  // * head_dim). Scale 1/sqrt(head_dim).
   void (*attention)(const float* query, const Memory& memory, const HeadSizes& sizes, float* probabilities,
                     float* y);
 
@@ -152,9 +152,10 @@ struct KernelTable {
 
   // The best tokens and the log-sum-exp of every row of h (rows, n). Which tokens, in which order, and their
   // logits are exactly what token_logit gives; the log-sum-exp adds up logits from h in 8 bits, but for the
-  // largest 16: it is off by at most the length of a row of the table times that of what the 8 bits leave out, in
-  // practice by some ten-thousandths. It is NaN or infinite when a number of h or a logit is. count <= kMostRanked.
-  // scratch: rank_memory(n, rows, count).bytes, 64-byte aligned. A row's result does not depend on the others.
+  // largest 16: it is off by at most the length of a row of the table times that of what the 8 bits leave
+  // out, in practice by some ten-thousandths. It is NaN or infinite when a number of h or a logit is. count
+  // <= kMostRanked. scratch: rank_memory(n, rows, count).bytes, 64-byte aligned. A row's result does not
+  // depend on the others.
   void (*rank_tokens)(const Vocabulary& vocabulary, const float* h, std::size_t rows, const Ranking& ranking,
                       void* scratch);
 
@@ -187,7 +188,8 @@ constexpr std::size_t byte_groups(std::size_t n) { return (n + kBytesPerLane - 1
 constexpr std::size_t panels_of(std::size_t outputs) { return (outputs + kLanes - 1) / kLanes; }
 
 // offset (panels, 16) of panels of bytes (panels, groups, 16, 4): -kCodeShift times the sum of each output's.
-void measure_offsets(const std::int8_t* panels, std::size_t outputs, std::size_t groups, std::int32_t* offset);
+void measure_offsets(const std::int8_t* panels, std::size_t outputs, std::size_t groups,
+                     std::int32_t* offset);
 
 // Fills reach and offset (panels, 16) of a vocabulary, whose other members are given.
 void measure_vocabulary(const Vocabulary& vocabulary, float* reach, std::int32_t* offset);

@@ -36,8 +36,8 @@ struct Reg {
     if (magnitude >= 0x0F800000U) bits = magnitude | 0x7F800000U;
     return {from_bits(bits | sign)};
   }
-  // Float to IEEE half, to the nearest, ties to even. Adding 2^e, e so large that the half's last bit becomes the
-  // sum's last bit, rounds as the half would; what is below half's normal numbers shares one e.
+  // Float to IEEE half, to the nearest, ties to even. Adding 2^e, e so large that the half's last bit becomes
+  // the sum's last bit, rounds as the half would; what is below half's normal numbers shares one e.
   void store_half(std::uint16_t* p) const {
     const std::uint32_t bits = to_bits(v), magnitude = bits & 0x7FFFFFFFU;
     const std::uint32_t sign = bits >> 16 & 0x8000U;

@@ -1,5 +1,5 @@
-// Matrix units (AMX): 16 rows of 64 codes times a panel's 64 inputs in one instruction. The bytes of a panel lie
-// just as the unit wants them. The same member names in vec_tiles_none.h.
+// Matrix units (AMX): 16 rows of 64 codes times a panel's 64 inputs in one instruction. The bytes of a panel
+// lie just as the unit wants them. The same member names in vec_tiles_none.h.
 #pragma once
 
 #include <immintrin.h>

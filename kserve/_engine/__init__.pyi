@@ -9,7 +9,7 @@ import typing
 from . import kernels
 from . import timing
 from . import training
-__all__: list[str] = ['Architecture', 'BeamRules', 'CancelToken', 'Cancelled', 'Constraints', 'Control', 'DecodingOptions', 'Engine', 'EngineError', 'Hypothesis', 'LinearSpec', 'OptionError', 'Sampling', 'available_isas', 'butterfly_backward', 'butterfly_forward', 'kernels', 'timing', 'training']
+__all__: list[str] = ['Architecture', 'BatchEvent', 'BatchStats', 'Batcher', 'BeamRules', 'CancelToken', 'Cancelled', 'Constraints', 'Control', 'DecodingOptions', 'Engine', 'EngineError', 'Hypothesis', 'LinearSpec', 'OptionError', 'Sampling', 'available_isas', 'butterfly_backward', 'butterfly_forward', 'kernels', 'timing', 'training']
 class EngineError(ValueError):
     pass
 class OptionError(EngineError):
@@ -178,7 +178,7 @@ class DecodingOptions:
     """
     How to decode; checked when a call uses them.
     """
-    def __init__(self, beam_size: typing.SupportsInt | typing.SupportsIndex = 1, n_best: typing.SupportsInt | typing.SupportsIndex = 1, length_penalty: typing.SupportsFloat | typing.SupportsIndex = 1.0, max_length: typing.SupportsInt | typing.SupportsIndex = 0, max_length_ratio: typing.SupportsFloat | typing.SupportsIndex = 2.0, max_length_extra: typing.SupportsInt | typing.SupportsIndex = 10, max_batch_tokens: typing.SupportsInt | typing.SupportsIndex = 4096, rules: BeamRules = ..., constraints: Constraints = ..., sampling: Sampling | None = None, attention: bool = False, attention_layer: typing.SupportsInt | typing.SupportsIndex = -1, control: Control = ...) -> None:
+    def __init__(self, beam_size: typing.SupportsInt | typing.SupportsIndex = 1, n_best: typing.SupportsInt | typing.SupportsIndex = 1, length_penalty: typing.SupportsFloat | typing.SupportsIndex = 1.0, max_length: typing.SupportsInt | typing.SupportsIndex = 0, max_length_ratio: typing.SupportsFloat | typing.SupportsIndex = 2.0, max_length_extra: typing.SupportsInt | typing.SupportsIndex = 10, max_batch_tokens: typing.SupportsInt | typing.SupportsIndex = 4096, shortlist: bool = True, rules: BeamRules = ..., constraints: Constraints = ..., sampling: Sampling | None = None, attention: bool = False, attention_layer: typing.SupportsInt | typing.SupportsIndex = -1, control: Control = ...) -> None:
         ...
     @property
     def attention(self) -> bool:
@@ -227,6 +227,11 @@ class DecodingOptions:
     @property
     def sampling(self) -> Sampling | None:
         ...
+    @property
+    def shortlist(self) -> bool:
+        """
+        Look only at tokens that may translate the source's, where the model has such a list.
+        """
 class Hypothesis:
     """
     One translation of a sentence.
@@ -282,7 +287,7 @@ class Engine:
         ...
     def encode(self, source: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> numpy.typing.NDArray[numpy.float32]:
         """
-        The encoder's states of one source, (time, d_model).
+        The encoder's states of one source, each normalised, (time, d_model).
         """
     def score(self, sources: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], targets: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], cancel: CancelToken | None = None) -> list[list[float]]:
         """
@@ -303,6 +308,108 @@ class Engine:
         """
         Memory held for computing, all workers together.
         """
+class BatchEvent:
+    """
+    Something that has happened to a request.
+    """
+    @property
+    def hypotheses(self) -> list[Hypothesis]:
+        """
+        Of a sentence, best first.
+        """
+    @property
+    def kind(self) -> str:
+        """
+        'token', 'sentence' or 'failure', which ends the request.
+        """
+    @property
+    def message(self) -> str:
+        """
+        Of a failure.
+        """
+    @property
+    def queue_seconds(self) -> float:
+        """
+        How long a sentence waited to be begun.
+        """
+    @property
+    def request(self) -> int:
+        ...
+    @property
+    def sentence(self) -> int:
+        ...
+    @property
+    def token(self) -> int:
+        ...
+class BatchStats:
+    """
+    What happens in a batcher now, and what has happened so far.
+    """
+    @property
+    def queued_sentences(self) -> int:
+        ...
+    @property
+    def queued_tokens(self) -> int:
+        """
+        Source tokens that no thread has begun.
+        """
+    @property
+    def rows(self) -> int:
+        """
+        Hypotheses in all of them.
+        """
+    @property
+    def running_rows(self) -> int:
+        """
+        Hypotheses in the last step.
+        """
+    @property
+    def running_sentences(self) -> int:
+        ...
+    @property
+    def sentences(self) -> int:
+        ...
+    @property
+    def source_tokens(self) -> int:
+        ...
+    @property
+    def steps(self) -> int:
+        """
+        Decoder steps so far.
+        """
+    @property
+    def target_tokens(self) -> int:
+        ...
+class Batcher:
+    """
+    Sentences of many requests, decoded by threads of its own; what happens is collected.
+    """
+    def __init__(self, engine: Engine, threads: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def cancel(self, request: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Forgets a request: it ends within a step, and nothing more is told about it.
+        """
+    def collect(self) -> list[BatchEvent]:
+        """
+        What has happened since the last call, in order.
+        """
+    def stop(self) -> None:
+        """
+        Ends the threads within a step; what is not done is lost.
+        """
+    def submit(self, sources: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], options: DecodingOptions, prefixes: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]] = [], tells_tokens: bool = False) -> int:
+        """
+        Queues a request and returns its number. The options' control is not used.
+        """
+    @property
+    def descriptor(self) -> int:
+        """
+        A file descriptor, readable while there is something to collect.
+        """
+    @property
+    def stats(self) -> BatchStats:
+        ...
 def available_isas() -> list[str]:
     """
     Instruction sets this machine can run, best first.

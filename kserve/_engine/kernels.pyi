@@ -26,9 +26,6 @@ class KMatrixLayer:
     def inputs(self) -> int:
         ...
     @property
-    def numbers_per_square(self) -> int:
-        ...
-    @property
     def outputs(self) -> int:
         ...
     @property
@@ -36,6 +33,9 @@ class KMatrixLayer:
         ...
     @property
     def width(self) -> int:
+        ...
+    @property
+    def words_per_square(self) -> int:
         ...
 class DenseLayer:
     """
@@ -54,27 +54,31 @@ class DenseLayer:
         ...
 class LinearExtras:
     """
-    y = relu(result + bias) + residual; each part optional.
+    y = relu(W x + bias) + residual, x normalised first; each part optional.
     """
-    def __init__(self, bias: numpy.typing.NDArray[numpy.float32] | None = None, relu: bool = False, residual: numpy.typing.NDArray[numpy.float32] | None = None) -> None:
+    def __init__(self, bias: numpy.typing.NDArray[numpy.float32] | None = None, relu: bool = False, residual: numpy.typing.NDArray[numpy.float32] | None = None, normalise: bool = False) -> None:
         ...
 class Kernels:
     """
     The kernels of one instruction set.
     """
-    def attention(self, query: numpy.typing.NDArray[numpy.float32], keys: numpy.typing.NDArray[numpy.float32], values: numpy.typing.NDArray[numpy.float32], heads: typing.SupportsInt | typing.SupportsIndex) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32]]:
+    def attention(self, query: numpy.typing.NDArray[numpy.float32], keys: numpy.typing.NDArray[numpy.uint16], values: numpy.typing.NDArray[numpy.uint16], heads: typing.SupportsInt | typing.SupportsIndex) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32]]:
         ...
     def dense(self, layer: DenseLayer, x: numpy.typing.NDArray[numpy.float32], extras: LinearExtras = ...) -> numpy.typing.NDArray[numpy.float32]:
         ...
     def dynconv(self, window: numpy.typing.NDArray[numpy.float32], present: collections.abc.Sequence[bool], weights: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.float32]:
         ...
+    def dynconv_half(self, window: numpy.typing.NDArray[numpy.uint16], present: collections.abc.Sequence[bool], weights: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.float32]:
+        ...
     def embed(self, row: numpy.typing.NDArray[numpy.int8], scale: typing.SupportsFloat | typing.SupportsIndex, position: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.float32]:
         ...
     def glu(self, u: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.float32]:
         ...
-    def kmatrix(self, layer: KMatrixLayer, weights: numpy.typing.NDArray[numpy.uint16], x: numpy.typing.NDArray[numpy.float32], extras: LinearExtras = ...) -> numpy.typing.NDArray[numpy.float32]:
+    def kmatrix(self, layer: KMatrixLayer, words: numpy.typing.NDArray[numpy.uint32], x: numpy.typing.NDArray[numpy.float32], extras: LinearExtras = ...) -> numpy.typing.NDArray[numpy.float32]:
         ...
-    def layer_norm(self, x: numpy.typing.NDArray[numpy.float32], gain: numpy.typing.NDArray[numpy.float32], bias: numpy.typing.NDArray[numpy.float32], epsilon: typing.SupportsFloat | typing.SupportsIndex = 9.999999747378752e-06) -> numpy.typing.NDArray[numpy.float32]:
+    def layer_norm(self, x: numpy.typing.NDArray[numpy.float32], gain: numpy.typing.NDArray[numpy.float32] | None = None, bias: numpy.typing.NDArray[numpy.float32] | None = None) -> numpy.typing.NDArray[numpy.float32]:
+        ...
+    def narrow(self, x: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.uint16]:
         ...
     def rank_tokens(self, vocabulary: Vocabulary, h: numpy.typing.NDArray[numpy.float32], count: typing.SupportsInt | typing.SupportsIndex, barred: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = []) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32]]:
         """
@@ -91,9 +95,9 @@ class Kernels:
         ...
 class Vocabulary:
     """
-    The output layer: an int8 table (tokens, n) with a scale per token.
+    The output layer: an int8 table by rows (tokens, n), the same in panels (panels, groups, 16, 4), and a scale per token.
     """
-    def __init__(self, table: numpy.typing.NDArray[numpy.int8], scale: numpy.typing.NDArray[numpy.float32]) -> None:
+    def __init__(self, rows: numpy.typing.NDArray[numpy.int8], panels: numpy.typing.NDArray[numpy.int8], scale: numpy.typing.NDArray[numpy.float32]) -> None:
         ...
 def available() -> list[str]:
     """

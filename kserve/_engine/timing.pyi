@@ -12,9 +12,9 @@ def dense(kernels: kserve._engine.kernels.Kernels, layers: collections.abc.Seque
     """
     Seconds of so many products, going through the layers in turn.
     """
-def kmatrix(kernels: kserve._engine.kernels.Kernels, layer: kserve._engine.kernels.KMatrixLayer, weights: numpy.typing.NDArray[numpy.uint16], x: numpy.typing.NDArray[numpy.float32], calls: typing.SupportsInt | typing.SupportsIndex) -> float:
+def kmatrix(kernels: kserve._engine.kernels.Kernels, layer: kserve._engine.kernels.KMatrixLayer, words: numpy.typing.NDArray[numpy.uint32], x: numpy.typing.NDArray[numpy.float32], calls: typing.SupportsInt | typing.SupportsIndex) -> float:
     """
-    Seconds of so many products, going through the copies of the weights in turn.
+    Seconds of so many products, going through the copies of the words in turn.
     """
 def multiply_adds_per_second(kernels: kserve._engine.kernels.Kernels, rounds: typing.SupportsInt | typing.SupportsIndex) -> float:
     """

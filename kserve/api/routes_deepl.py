@@ -37,7 +37,7 @@ async def translate(request: Request, state: AppState) -> Response:
     caller = state.caller(request, fields.get("auth_key"))
     ask = deepl.parse(fields, state.service, caller)
     state.service.count(caller, len(ask.texts), sum(map(len, ask.texts)))
-    answered = await unless_gone(request, state.service.translate(ask, caller))
+    answered = await unless_gone(request, state.service.translate(ask))
     headers = {**timing_headers(answered.timings), **deepl.ignored(fields)}
     return await json_answer(partial(deepl.answer, answered), len(ask.texts), headers)
 

@@ -50,7 +50,7 @@ async def translate(request: Request, state: AppState) -> Response:
     form, caller = await form_and_caller(request, state)
     ask = libre.parse(form.fields, state.service, caller)
     state.service.count(caller, len(ask.texts), sum(map(len, ask.texts)))
-    answered = await unless_gone(request, state.service.translate(ask, caller))
+    answered = await unless_gone(request, state.service.translate(ask))
     headers = timing_headers(answered.timings)
     return await json_answer(partial(libre.answer, form.fields, answered), len(ask.texts), headers)
 

@@ -51,8 +51,8 @@ _FILE = takes(schemas.FILE_BODY, "multipart/form-data")
 async def translate(request: Request, state: AppState) -> Response:
     """Translate texts; with scores, n-best, sentences, alignment and timings."""
     started = time.perf_counter()
-    ask, caller = await _ask(request, state)
-    answered = await unless_gone(request, state.service.translate(ask, caller))
+    ask = await _ask(request, state)
+    answered = await unless_gone(request, state.service.translate(ask))
     body = partial(v1.answer, answered, ask, 1e3 * (time.perf_counter() - started))
     return await json_answer(body, len(ask.texts), timing_headers(answered.timings))
 
@@ -65,8 +65,8 @@ async def translate(request: Request, state: AppState) -> Response:
 )
 async def translate_stream(request: Request, state: AppState) -> StreamingResponse:
     """The same as server-sent events. Search is greedy unless `beam_size` is given; beams send no tokens."""
-    ask, caller = await _ask(request, state)
-    return await unless_gone(request, stream(state.service, greedy_if_open(ask), caller))
+    ask = await _ask(request, state)
+    return await unless_gone(request, stream(state.service, greedy_if_open(ask)))
 
 
 @router.post(
@@ -143,13 +143,13 @@ async def reload(request: Request, state: AppState) -> dict[str, Any]:
     return {"reloaded": await state.service.bundles.reload()}
 
 
-async def _ask(request: Request, state: State) -> tuple[Ask, Caller]:
+async def _ask(request: Request, state: State) -> Ask:
     state.service.require_room()
     fields, caller = await _json_and_caller(request, state)
     asked = v1.checked(schemas.TranslateRequest, fields)
     ask = v1.ask_of(asked, state.service, caller)
     state.service.count(caller, len(ask.texts), sum(map(len, ask.texts)))
-    return ask, caller
+    return ask
 
 
 async def _json_and_caller(request: Request, state: State) -> tuple[dict[str, Any], Caller]:

@@ -138,7 +138,7 @@ class Service:
                 raise QuotaExceeded(f"the key's {caller.quota} characters are used up; ask for more")
             self.used[caller.name] = used
 
-    async def translate(self, ask: Ask, caller: Caller) -> Answered:
+    async def translate(self, ask: Ask) -> Answered:
         """Texts, each from its language.
 
         Raises:
@@ -158,7 +158,7 @@ class Service:
                 found: Sequence[Translated | None] = [None] * len(rows)
                 if loaded is not None:
                     documents = await self._parsed(parse, [texts[row] for row in rows])
-                    found = await self.documents(loaded, documents, _renumbered(ask, rows), caller, timings)
+                    found = await self.documents(loaded, documents, _renumbered(ask, rows), timings)
                     self.metrics.characters.labels("-".join(loaded.pair)).inc(
                         sum(len(texts[row]) for row in rows)
                     )
@@ -167,7 +167,7 @@ class Service:
         return Answered([answer for answer in answers if answer is not None], timings)
 
     async def documents(
-        self, loaded: Loaded, documents: Sequence[Document], ask: Ask, caller: Caller, timings: Timings
+        self, loaded: Loaded, documents: Sequence[Document], ask: Ask, timings: Timings
     ) -> list[Translated]:
         """Documents through one model."""
         translator = loaded.translator

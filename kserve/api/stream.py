@@ -12,7 +12,6 @@ from typing import Any
 from starlette.responses import StreamingResponse
 
 from kserve.api import v1
-from kserve.api.access import Caller
 from kserve.api.bundles import Loaded
 from kserve.api.service import Answered, Ask, Service
 from kserve.errors import answer_for
@@ -33,13 +32,13 @@ def greedy_if_open(ask: Ask) -> Ask:
     return replace(ask, decoding=Decoding(**{**decoding, "beam_size": 1}))
 
 
-async def stream(service: Service, ask: Ask, caller: Caller) -> StreamingResponse:
+async def stream(service: Service, ask: Ask) -> StreamingResponse:
     """The answer as a stream. What is refused is refused before it begins.
 
     Raises:
         KserveError: as `Service.translate`.
     """
-    events = _Events(service, ask, caller)
+    events = _Events(service, ask)
     await events.begin()
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(events.read(), media_type="text/event-stream", headers=headers)
@@ -48,13 +47,13 @@ async def stream(service: Service, ask: Ask, caller: Caller) -> StreamingRespons
 class _Events:
     """A translation under way, and what is to be told of it."""
 
-    def __init__(self, service: Service, ask: Ask, caller: Caller) -> None:
+    def __init__(self, service: Service, ask: Ask) -> None:
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._started = time.perf_counter()
         single = ask.decoding.get("beam_size") == 1 or any(name in ask.decoding for name in _SAMPLING)
         tell_token = self._token if single and ask.decoding.get("n_best", 1) == 1 else None
         self._ask = replace(ask, tell_token=tell_token, tell_sentence=self._sentence)
-        self._task = asyncio.create_task(service.translate(self._ask, caller))
+        self._task = asyncio.create_task(service.translate(self._ask))
         self._task.add_done_callback(lambda _: self._queue.put_nowait(None))
         self._first: bytes | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,16 @@ def check_lengths(engine: str, answers: Sequence[Sequence[int]], wanted: int) ->
     wrong = [len(tokens) for tokens in answers if len(tokens) != wanted]
     if wrong:
         raise DisagreementError(f"{engine} gave {wrong[0]} tokens where {wanted} were forced")
+
+
+def check_listed(engine: str, answers: Sequence[Sequence[int]], allowed: Sequence[Collection[int]]) -> None:
+    """No token but those that the shortlist allows each sentence."""
+    for tokens, listed in zip(answers, allowed, strict=True):
+        others = set(tokens).difference(listed)
+        if others:
+            raise DisagreementError(
+                f"{engine} gave token {min(others)}, which the sentence's shortlist lacks"
+            )
 
 
 def check_case(case: Case, answers: Mapping[str, Sequence[Answer]]) -> None:

@@ -71,6 +71,12 @@ def decode(
     against: Annotated[
         str, typer.Option("--against", help="Rivals; a list, `all`, `none`. [default: what fits the model]")
     ] = "",
+    shortlist: Annotated[
+        bool,
+        typer.Option(
+            "--shortlist", help="All look only at tokens listed for the source's. [default: at all]"
+        ),
+    ] = False,
     calls: Annotated[int, typer.Option("--calls", min=1, help="Different batches in a round.")] = 4,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; the median is shown.")] = 5,
     isa: Isa = "",
@@ -81,7 +87,9 @@ def decode(
     """Decoding speed, latency and memory against rivals. Lists are written with commas: --batch 1,8,32."""
     from kserve.bench import options
 
-    given = options.Given(bundle, random, checkpoint, src, batch, beam, threads, target_length, against)
+    given = options.Given(
+        bundle, random, checkpoint, src, batch, beam, threads, target_length, against, shortlist
+    )
     with _needs("train,bench"):
         from kserve.bench.records import table
 
@@ -194,7 +202,7 @@ def step(
     label: Label = "",
     json_file: JsonFile = None,
 ) -> None:
-    """Seconds of a training step on the CPU, K-matrices against dense layers."""
+    """Seconds of a training step, K-matrices against dense layers; on the CUDA device if there is one."""
     with _needs("train"):
         from kserve.bench.step import VARIANTS, Plan, run_step, table
         from kserve.train.recipe import RecipeError, load_recipe

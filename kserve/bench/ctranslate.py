@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from kserve.architecture import ModelShape
 from kserve.bench.rivals import VOCABULARY_START
+from kserve.bundle import Bundle
+
+_MAPPING = "vmap.txt"  # the name under which CTranslate2 looks for it
 
 
 def tokens(vocab_size: int) -> list[str]:
@@ -21,14 +24,17 @@ def tokens(vocab_size: int) -> list[str]:
     return VOCABULARY_START + [f"w{number}" for number in range(vocab_size - len(VOCABULARY_START))]
 
 
-def write_transformer(shape: ModelShape, precision: str, out: Path) -> Path:
+def write_transformer(model: Bundle, precision: str, out: Path) -> Path:
     """Write a pre-norm Transformer with the bundle's width, layers, heads and vocabulary.
 
+    If the bundle has a shortlist, the same lists become CTranslate2's "vocabulary mapping".
+
     Args:
-        shape: The sizes.
+        model: Whose sizes and lists to take.
         precision: "int8" or "float32", as CTranslate2 names them.
         out: Folder of the model.
     """
+    shape = model.shape
     layers = (len(shape.encoder_kernels), len(shape.decoder_kernels))
     spec = TransformerSpec.from_config(layers, shape.heads)
     random = _Random(shape, np.random.default_rng(1))
@@ -41,7 +47,21 @@ def write_transformer(shape: ModelShape, precision: str, out: Path) -> Path:
     spec.optimize(quantization=None if precision == "float32" else precision)
     out.mkdir(parents=True, exist_ok=True)
     spec.save(str(out))
+    if shape.shortlist is not None:
+        (out / _MAPPING).write_text(_vocabulary_mapping(model), encoding="utf-8")
     return out
+
+
+def _vocabulary_mapping(model: Bundle) -> str:
+    """A line for each source token: the token, a tab, its list; the line of no token holds for any sentence.
+
+    https://opennmt.net/CTranslate2/decoding.html#vocabulary-mapping
+    """
+    words = tokens(model.shape.vocab_size)
+    first, listed, always = (model.tensors[f"shortlist.{name}"] for name in ("first", "tokens", "always"))
+    lists = {"": always}
+    lists |= {word: listed[first[i] : first[i + 1]] for i, word in enumerate(words)}
+    return "".join(f"{word}\t{' '.join(words[i] for i in ids)}\n" for word, ids in lists.items() if len(ids))
 
 
 class _Random:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kserve.bench.check import check_answers, check_case, check_encoder, check_gaps
+from kserve.bench.check import check_answers, check_case, check_encoder, check_gaps, check_listed
 from kserve.bench.records import Case, Timings, model_facts, record
 from kserve.bench.rivals import CTRANSLATE2, KSERVE, SAME_WEIGHTS, TORCH, Answer, Job, Setting
 from kserve.bench.worker import Worker
 from kserve.bundle import Bundle, read_bundle
 from kserve.errors import InvalidParameter
-from kserve.tokenizer import Tokenizer
+from kserve.tokenizer import UNKNOWN, Tokenizer
 from kserve.translator import bundled_model
 
 _PRECISIONS = {"kserve-dense-fp32": "float32", "kserve-dense-fp16": "float16", "kserve-dense-int8": "int8"}
@@ -37,11 +37,12 @@ class Plan:
     calls: int = 4  # different batches in a round
     repeats: int = 5  # rounds
     isa: str = ""
+    shortlist: bool = False  # every engine looks only at the tokens that the bundle lists for the source's
 
     def cases(self) -> list[Case]:
         """All combinations."""
         return [
-            Case(*values)
+            Case(*values, shortlist=self.shortlist)
             for values in itertools.product(self.batches, self.beams, self.threads, self.target_tokens)
         ]
 
@@ -58,21 +59,21 @@ def run_decode(bundle: Path | None, plan: Plan, checkpoint: Path | None = None) 
         DisagreementError: two engines with the same weights answer differently; nothing is timed then.
     """
     model = read_bundle(bundle or bundled_model())
-    _check_plan(plan, checkpoint)
+    _check_plan(model, plan, checkpoint)
     sources = _sources(model, plan)
     records: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="kserve-bench-") as folder:
         files = _write_models(model, plan, checkpoint, Path(folder))
         for threads in plan.threads:
             with _workers(files, threads, plan.isa) as workers:
-                _check(workers, sources)
+                _check(workers, sources, plan.shortlist)
                 for case in plan.cases():
                     if case.threads == threads:
-                        records += _run_case(workers, case, sources, plan)
+                        records += _run_case(model, workers, case, sources, plan)
     return [{**line, **model_facts(model)} for line in records]
 
 
-def _check_plan(plan: Plan, checkpoint: Path | None) -> None:
+def _check_plan(model: Bundle, plan: Plan, checkpoint: Path | None) -> None:
     unknown = sorted(set(plan.against) - {*KSERVE, *TORCH, *CTRANSLATE2})
     if unknown:
         raise InvalidParameter(
@@ -89,6 +90,12 @@ def _check_plan(plan: Plan, checkpoint: Path | None) -> None:
             "torch-k runs on a checkpoint, and a bundle holds its factors multiplied out in part; give "
             "--checkpoint, or --random"
         )
+    if plan.shortlist and model.shape.shortlist is None:
+        raise InvalidParameter(
+            f"--shortlist: {model.path} has none; export it with --shortlist, or give --random"
+        )
+    if plan.shortlist and set(plan.against) & {*TORCH}:
+        raise InvalidParameter("--shortlist: the torch models have none; leave them out of --against")
 
 
 def _write_models(model: Bundle, plan: Plan, checkpoint: Path | None, folder: Path) -> Mapping[str, Path]:
@@ -102,7 +109,7 @@ def _write_models(model: Bundle, plan: Plan, checkpoint: Path | None, folder: Pa
         elif engine in CTRANSLATE2:
             from kserve.bench.ctranslate import write_transformer
 
-            files[engine] = write_transformer(model.shape, engine.partition("-")[2], folder / engine)
+            files[engine] = write_transformer(model, engine.partition("-")[2], folder / engine)
         else:
             files[engine] = checkpoint if engine == "torch-k" and checkpoint else model.path
     twins = {_PRECISIONS[engine]: file for engine, file in files.items() if engine in _PRECISIONS}
@@ -134,13 +141,14 @@ def _workers(files: Mapping[str, Path], threads: int, isa: str) -> Iterator[dict
         yield workers
 
 
-def _check(workers: Mapping[str, Worker], sources: Sequence[list[int]]) -> None:
+def _check(workers: Mapping[str, Worker], sources: Sequence[list[int]], shortlist: bool) -> None:
     """Before anything is timed: each engine's answers, in the way that its weights allow."""
     some = sources[: min(len(sources), 20)]
-    wanted = [answer.tokens for answer in workers["kserve"].decode(Job(some)).answers]
+    job = Job(some, shortlist=shortlist)
+    wanted = [answer.tokens for answer in workers["kserve"].decode(job).answers]
     for engine, worker in workers.items():
         if engine in SAME_WEIGHTS:
-            check_answers(engine, [answer.tokens for answer in worker.decode(Job(some)).answers], wanted)
+            check_answers(engine, [answer.tokens for answer in worker.decode(job).answers], wanted)
         elif engine in ("kserve-dense-fp16", "kserve-dense-int8"):
             check_encoder(engine, worker.encode(some[0]), workers["kserve"].encode(some[0]))
         elif engine == "torch-k":
@@ -148,8 +156,23 @@ def _check(workers: Mapping[str, Worker], sources: Sequence[list[int]]) -> None:
             check_gaps(engine, gaps)
 
 
+def _check_lists(model: Bundle, jobs: Sequence[Job], answers: Mapping[str, Sequence[Answer]]) -> None:
+    """Nobody looked further than the lists. CTranslate2 puts those of a whole batch together."""
+    from kserve.train.shortlist import Shortlist
+
+    lists = Shortlist(*(model.tensors[f"shortlist.{name}"] for name in ("first", "tokens", "always")))
+    for engine, found in answers.items():
+        allowed: list[set[int]] = []
+        for job in jobs:
+            single = [set(lists.of(source).tolist()) for source in job.sources]
+            # It knows no unknown token that is never produced.
+            together = set().union({UNKNOWN}, *single)
+            allowed += [together] * len(single) if engine in CTRANSLATE2 else single
+        check_listed(engine, [answer.tokens for answer in found], allowed)
+
+
 def _run_case(
-    workers: Mapping[str, Worker], case: Case, sources: Sequence[list[int]], plan: Plan
+    model: Bundle, workers: Mapping[str, Worker], case: Case, sources: Sequence[list[int]], plan: Plan
 ) -> list[dict[str, Any]]:
     """Time one case on every engine that can do it, in turn within every round."""
     able = {name: worker for name, worker in workers.items() if case.beam == 1 or name not in TORCH}
@@ -158,6 +181,7 @@ def _run_case(
             [sources[(call * case.batch + i) % len(sources)] for i in range(case.batch)],
             case.beam,
             case.target_tokens,
+            case.shortlist,
         )
         for call in range(plan.calls)
     ]
@@ -167,6 +191,8 @@ def _run_case(
         worker.forget_peak()
         answers[name] = [answer for job in jobs for answer in worker.decode(job).answers]  # also warms up
     check_case(case, answers)
+    if case.shortlist:
+        _check_lists(model, jobs, answers)
     for _ in range(plan.repeats):
         for name, worker in able.items():
             timings[name].seconds.append([worker.decode(job).seconds for job in jobs])

@@ -17,7 +17,8 @@ from kserve._engine import kernels, timing
 from kserve.bench.check import DisagreementError
 from kserve.bench.floor import LEVELS, Floor, cache_bytes, measure_floor, working_set
 from kserve.errors import InvalidParameter
-from kserve.runtime_layout import Floats, Words, pack, unpack_dense
+from kserve.runtime_layout import Words, pack, unpack_dense
+from kserve.unit_factors import Floats
 
 _SECONDS = 0.002  # of one timing, at least
 _WORST_ERROR = 1e-4  # of a product in float32, as a share of its largest number

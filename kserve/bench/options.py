@@ -38,6 +38,7 @@ class Given:
     threads: str
     target_length: str
     against: str
+    shortlist: bool
 
     def run(self, *, source_tokens: int, calls: int, repeats: int, isa: str) -> list[dict[str, Any]]:
         """Time what was asked for; a random model lives as long as that takes."""
@@ -56,6 +57,7 @@ class Given:
             calls=calls,
             repeats=repeats,
             isa=isa,
+            shortlist=self.shortlist,
         )
         if not self.random:
             return run_decode(self.bundle, plan, self.checkpoint)
@@ -69,14 +71,15 @@ class Given:
         return "23" if self.random else "0"
 
     def _rivals(self) -> list[str]:
-        from kserve.bench.rivals import ENGINES
+        from kserve.bench.rivals import ENGINES, TORCH
 
-        everyone = list(ENGINES[1:])
+        able = [engine for engine in ENGINES[1:] if not (self.shortlist and engine in TORCH)]
         if self.against == "none":
             return []
         if self.against == "all" or (self.random and not self.against):
-            return everyone
-        return names(self.against) or ["kserve-dense-int8", "kserve-dense-fp32", "torch-dense"]
+            return able
+        usual = ("kserve-dense-int8", "kserve-dense-fp32", "torch-dense")
+        return names(self.against) or [engine for engine in usual if engine in able]
 
     def _sentences(self) -> tuple[str, ...]:
         from kserve.bench.sentences import GERMAN

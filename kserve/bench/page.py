@@ -111,6 +111,7 @@ def _decode_section(records: Sequence[Record]) -> str:
         speed = one["tokens_per_second"]
         base = speed if one["engine"] == "kserve" else base
         name = f"{one['engine']} ({one['isa']})" if one["isa"] else one["engine"]
+        name += ", shortlist" if one["shortlist"] else ""
         lines.append(
             f"| {one['model']} | {one['batch']} | {one['beam']} | {one['threads']} | "
             f"{one['target_tokens']:.0f} | {name} | {speed:.0f} ({one['tokens_per_second_min']:.0f} … "
@@ -142,7 +143,8 @@ def _commonest_case(records: Sequence[Record]) -> list[Record]:
     for one in records:
         # A length that the model chose differs a little from model to model.
         length = one["target_tokens"] if one["forced_length"] else None
-        cases.setdefault((one["batch"], one["beam"], one["threads"], length), []).append(one)
+        case = (one["batch"], one["beam"], one["threads"], length, one["shortlist"])
+        cases.setdefault(case, []).append(one)
     return max(cases.values(), key=len)
 
 

@@ -28,7 +28,7 @@ ENGINE_COLOURS = {
     "ctranslate2-float32": "tab:cyan",
 }
 # What makes two records of one engine the same case but for what a plot runs over.
-_CASE = ("batch", "beam", "threads", "target_tokens")
+_CASE = ("batch", "beam", "threads", "target_tokens", "shortlist")
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,9 @@ def case_text(record: Record, without: str) -> str:
         "beam": "greedy" if record["beam"] == 1 else f"beam {record['beam']}",
         "threads": f"threads {record['threads']}",
         "target_tokens": f"{record['target_tokens']:.0f} target tokens",
+        "shortlist": "with a shortlist" if record["shortlist"] else "",
     }
-    return ", ".join(text for key, text in words.items() if key != without)
+    return ", ".join(text for key, text in words.items() if text and key != without)
 
 
 def _save(plot: Callable[[Axes], None], out: Path) -> None:

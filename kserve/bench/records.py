@@ -19,6 +19,7 @@ class Case:
     beam: int
     threads: int
     target_tokens: int  # 0: as long as the model likes
+    shortlist: bool = False  # look only at tokens that may translate the source's
 
 
 @dataclass
@@ -38,7 +39,7 @@ def record(engine: str, loaded: Loaded, case: Case, timings: Timings) -> dict[st
         "batch": case.batch,
         "beam": case.beam,
         "threads": case.threads,
-        "shortlist": False,
+        "shortlist": case.shortlist,
         "forced_length": case.target_tokens > 0,
         **summarise(timings, case.batch),
         "peak_mb": timings.peak_bytes / 1e6,
@@ -111,7 +112,8 @@ def _case_title(line: dict[str, Any]) -> str:
     search = "greedy" if line["beam"] == 1 else f"beam {line['beam']}"
     threads = "one thread" if line["threads"] == 1 else f"{line['threads']} threads"
     forced = "forced to" if line["forced_length"] else "on average"
+    listed = ", with a shortlist" if line["shortlist"] else ""
     return (
         f"batch {line['batch']}, {search}, {threads}, {line['source_tokens']:.1f} source tokens, "
-        f"{forced} {line['target_tokens']:.1f} target tokens"
+        f"{forced} {line['target_tokens']:.1f} target tokens{listed}"
     )

@@ -42,11 +42,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Job:
-    """Sentences that are decoded in one call; target_tokens forces the length, 0 leaves it to the model."""
+    """Sentences that are decoded in one call; target_tokens forces the length, 0 leaves it to the model.
+
+    shortlist: whether only tokens that may translate the source's are looked at, which torch cannot.
+    """
 
     sources: Sequence[list[int]]
     beam: int = 1
     target_tokens: int = 0
+    shortlist: bool = False
 
 
 class Answer(NamedTuple):
@@ -106,6 +110,7 @@ class KserveRival(Rival):
             max_length=job.target_tokens,
             max_length_ratio=defaults.max_length_ratio,
             max_length_extra=defaults.max_length_extra,
+            shortlist=job.shortlist,
             constraints=no_end,
         )
         found = self.translator.engine.translate(list(job.sources), options)
@@ -137,8 +142,8 @@ class TorchRival(Rival):
     def decode(self, job: Job) -> list[Answer]:
         import torch
 
-        if job.beam != 1:
-            raise InvalidParameter(f"the torch model decodes greedily only, not with a beam of {job.beam}")
+        if job.beam != 1 or job.shortlist:
+            raise InvalidParameter("the torch model decodes greedily only, and without a shortlist")
         with torch.inference_mode():
             if not job.target_tokens:
                 return [Answer(ids) for ids in self.model.greedy(list(job.sources), *self.limits)]
@@ -220,6 +225,7 @@ class CTranslate2Rival(Rival):
             beam_size=job.beam,
             min_decoding_length=job.target_tokens,
             max_decoding_length=job.target_tokens,
+            use_vmap=job.shortlist,
         )
         return [Answer([self._id(word) for word in result.hypotheses[0]]) for result in found]
 

@@ -77,11 +77,18 @@ class Choice:
         draft.replace(file)
         return file
 
-    def route(self, rows: int, size: int, types: bool = True) -> Route:
-        """How so many rows are multiplied by squares of `size`; `types`: whether the kernel takes theirs."""
+    def limit(self, size: int, types: bool = True) -> tuple[bool, int]:
+        """Whether the kernel does squares of `size` (`types`: whether it takes theirs), and up to which rows.
+
+        Where it does not, the factors one by one do as many rows; above them it is the dense matrix.
+        """
         if types and size <= self.largest and not self.obstacle:
-            return Route.KERNEL if rows <= self._limit(size) else Route.DENSE
-        return Route.DENSE if rows >= MATERIALIZE_ROWS else Route.FACTORS
+            return True, self._rows(size)
+        return False, MATERIALIZE_ROWS - 1
+
+    def route(self, rows: int, size: int, types: bool = True) -> Route:
+        """How so many rows are multiplied by squares of `size`."""
+        return by_limit(rows, *self.limit(size, types))
 
     def explain(self) -> str:
         """The rule in a line, for logs and `kserve info`."""
@@ -94,9 +101,16 @@ class Choice:
         limits = ", ".join(f"{rows} at n {n}" for n, rows in sorted(self.rows.items()) if n >= 256)
         return f"{Route.KERNEL.value} up to so many rows: {limits} ({source}); else {Route.DENSE.value}"
 
-    def _limit(self, size: int) -> int:
+    def _rows(self, size: int) -> int:
         """The threshold of the nearest size that has one."""
         return self.rows[min(self.rows, key=lambda known: abs(known.bit_length() - size.bit_length()))]
+
+
+def by_limit(rows: int, kernel: bool, most: int) -> Route:
+    """How so many rows are multiplied, by a limit that `Choice.limit` gave."""
+    if rows > most:
+        return Route.DENSE
+    return Route.KERNEL if kernel else Route.FACTORS
 
 
 def _read(file: Path) -> dict[str, dict[int, int]]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kserve.config import Settings
-from kserve.cuda.choice import Choice, Route
+from kserve.cuda.choice import Choice, Route, by_limit
 from kserve.cuda.nvcc import CudaUnavailable, build, compiler
 from kserve.kmatrix.butterfly_library import TYPES, ButterflyLibrary
 from kserve.kmatrix.factors import Grid, grid_gradients, multiply_grid
@@ -41,10 +41,10 @@ def choice_for(index: int) -> Choice:
     return replace(found, obstacle=obstacle, largest=largest)
 
 
-# torch.compile asks once, while it traces, and takes the answer for a constant.
+# torch.compile asks once, while it traces, and takes the numbers for constants.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _choice(index: int) -> Choice:
-    return choice_for(index)
+def _limit(index: int, size: int, types: bool) -> tuple[bool, int]:
+    return choice_for(index).limit(size, types)
 
 
 WITHOUT_DEVICE = Choice("", {}, obstacle="not a CUDA device")
@@ -55,7 +55,7 @@ def route(rows: int, dtype: torch.dtype, twiddle: Tensor) -> Route:
     size = 2 * twiddle.shape[3]
     if twiddle.device.type != "cuda":
         return WITHOUT_DEVICE.route(rows, size)
-    return _choice(_index(twiddle.device)).route(rows, size, dtype in TYPES and twiddle.dtype in TYPES)
+    return by_limit(rows, *_limit(_index(twiddle.device), size, dtype in TYPES and twiddle.dtype in TYPES))
 
 
 def explain(device: torch.device) -> str:

@@ -190,10 +190,10 @@ def materialize(twiddle: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """
     stacks, blocks, log_n = _check_twiddle(twiddle)
     # A decreasing block is the transpose of an increasing one with transposed 2x2 blocks.
-    increasing = _grow_blocks(twiddle[:, 1::2].reshape(-1, log_n, *twiddle.shape[3:]))
-    decreasing = _grow_blocks(twiddle[:, 0::2].transpose(-1, -2).reshape(-1, log_n, *twiddle.shape[3:]))
-    dtype = dtype or twiddle.dtype
-    pairs = torch.bmm(increasing.to(dtype), decreasing.to(dtype).transpose(1, 2))
+    halves = (twiddle[:, 1::2], twiddle[:, 0::2].transpose(-1, -2))
+    factors = torch.cat([half.reshape(-1, log_n, *twiddle.shape[3:]) for half in halves])
+    increasing, decreasing = _grow_blocks(factors).to(dtype or twiddle.dtype).chunk(2)
+    pairs = torch.bmm(increasing, decreasing.transpose(1, 2))
     n = 1 << log_n
     return multiply_pairs(pairs.view(stacks, blocks // 2, n, n).unbind(1))
 

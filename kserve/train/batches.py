@@ -17,12 +17,27 @@ from kserve.train.packing import ROUND_ROWS, Packing
 Rows = NDArray[np.int64]  # numbers of sentence pairs
 
 
-def plan_batches(corpora: Corpora, batch_tokens: int, seed: int, epoch: int) -> list[Rows]:
-    """Cut one epoch, in random order, into batches; a function of (seed, epoch) alone.
+# Sentences of so many batches are sorted by length before they are cut into batches: enough for little
+# padding where a device pads, and few enough that what meets in a batch changes from epoch to epoch.
+BUCKETED = 64
 
-    Either side of a batch has at most batch_tokens tokens (a longer sentence is alone).
+
+def plan_batches(corpora: Corpora, batch_tokens: int, seed: int, epoch: int) -> list[Rows]:
+    """Cut one epoch into batches of sentences of like lengths; a function of (seed, epoch) alone.
+
+    Either side of a batch has at most batch_tokens tokens (a longer sentence is alone). Both the sentences
+    that are sorted together and the order of the batches are random.
     """
-    order = np.random.default_rng((seed, epoch)).permutation(len(corpora))
+    random = np.random.default_rng((seed, epoch))
+    order = random.permutation(len(corpora))
+    longer = np.maximum(np.diff(corpora.source_offsets), np.diff(corpora.target_offsets))
+    pool = np.cumsum(longer[order]) // (BUCKETED * batch_tokens)
+    batches = _cut(corpora, order[np.lexsort((longer[order], pool))], batch_tokens)
+    return [batches[index] for index in random.permutation(len(batches))]
+
+
+def _cut(corpora: Corpora, order: Rows, batch_tokens: int) -> list[Rows]:
+    """Batches of sentences that follow each other."""
     source, target = np.diff(corpora.source_offsets)[order], np.diff(corpora.target_offsets)[order]
     batches, start, tokens = [], 0, (0, 0)
     for index, lengths in enumerate(zip(source.tolist(), target.tolist(), strict=True)):

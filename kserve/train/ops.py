@@ -90,6 +90,7 @@ class SmoothedCrossEntropy(torch.autograd.Function):
     """
 
     CHUNK = 2048
+    DEVICE_CHUNK = 16384  # of a device beside the processor: it has the memory, and each call costs it
 
     @staticmethod
     def forward(  # torch gives the signature: a sixth parameter is its context
@@ -106,8 +107,9 @@ class SmoothedCrossEntropy(torch.autograd.Function):
         totals = torch.zeros(2, dtype=torch.float64, device=hidden.device)
         on_cpu = cpu.usable(hidden)
         score = cpu_ops.loss_and_gradient if on_cpu else torch_ops.loss_and_gradient
-        for start in range(0, hidden.shape[0], SmoothedCrossEntropy.CHUNK):
-            rows = slice(start, start + SmoothedCrossEntropy.CHUNK)
+        chunk = SmoothedCrossEntropy.DEVICE_CHUNK if hidden.is_cuda else SmoothedCrossEntropy.CHUNK
+        for start in range(0, hidden.shape[0], chunk):
+            rows = slice(start, start + chunk)
             scores = hidden[rows] @ low.t()
             totals += score(scores, target[rows], smoothing, weight)
             torch.mm(scores, low, out=grad_hidden[rows])
@@ -120,7 +122,8 @@ class SmoothedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: object, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_hidden, grad_table = ctx.saved_tensors  # type: ignore[attr-defined]
-        scale = float(grads[0])
-        if scale != 1.0:
-            grad_hidden, grad_table = grad_hidden * scale, grad_table * scale
+        # To look at the factor would have a device wait.
+        if grads[0].is_cuda or float(grads[0]) != 1.0:
+            scale = grads[0].to(grad_hidden.dtype)
+            grad_hidden, grad_table = grad_hidden * scale, grad_table * grads[0]
         return grad_hidden, grad_table, None, None, None

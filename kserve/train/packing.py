@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from kserve.tokenizer import PADDING
 
@@ -64,17 +66,54 @@ class Packing:
         columns = np.arange(max(1, int(self.lengths.max(initial=0))))
         return torch.from_numpy(columns < self.lengths[:, None]).to(self.device)
 
+    @cached_property
+    def _slots(self) -> Tensor:
+        """(tokens,): where each token's row lies in a padded batch, its sentences one after the other."""
+        used = int(self.offsets[-1])
+        starts = np.repeat(np.arange(len(self.lengths)) * self.mask.shape[1], self.lengths)
+        return torch.from_numpy(starts + self.places[:used]).to(self.device)
+
     def pad(self, x: Tensor) -> Tensor:
         """(rows, ...) to (sentences, longest, ...), zero where there is no token."""
-        padded = x.new_zeros(*self.mask.shape, *x.shape[1:])
-        padded[self.mask] = x[: int(self.offsets[-1])]
-        return padded
+        slots = self._slots
+        padded: Tensor = _Scatter.apply(x[: len(slots)], slots, self.mask.numel())
+        return padded.view(*self.mask.shape, *x.shape[1:])
 
     def pack(self, padded: Tensor) -> Tensor:
         """The inverse of `pad`; rows beyond the last sentence are zero."""
-        used = padded[self.mask]
-        rest = used.new_zeros(self.rows - used.shape[0], *used.shape[1:])
-        return torch.cat((used, rest))
+        used: Tensor = _Gather.apply(padded.flatten(0, 1), self._slots)
+        return functional.pad(used, (0, 0) * (used.dim() - 1) + (0, self.rows - used.shape[0]))
+
+
+# No slot comes twice, so that each of the two is the other's gradient. Torch, which cannot know, would add up
+# row by row; and indexing by a mask would have a device wait for the number of its rows.
+class _Scatter(torch.autograd.Function):
+    """Rows (tokens, ...) into their slots of `count`, the others zero."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slots: Tensor, count: int) -> Tensor:
+        ctx.save_for_backward(slots)
+        return x.new_zeros(count, *x.shape[1:]).index_copy_(0, slots, x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return grads[0].index_select(0, *ctx.saved_tensors), None, None
+
+
+class _Gather(torch.autograd.Function):
+    """The rows of x (count, ...) in the slots."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slots: Tensor) -> Tensor:
+        ctx.save_for_backward(slots)
+        ctx.count = x.shape[0]
+        return x.index_select(0, slots)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (slots,) = ctx.saved_tensors
+        grad = grads[0]
+        return grad.new_zeros(ctx.count, *grad.shape[1:]).index_copy_(0, slots, grad), None
 
 
 def pack_ids(padded: Tensor) -> tuple[Tensor, Packing]:

@@ -1,9 +1,9 @@
 """`kserve export --shortlist`: for each source token, the target tokens that may translate it.
 
-A sentence's output layer then looks at some hundred tokens instead of the whole vocabulary. The lists come from
-the training text by the first alignment model of Brown et al. 1993 ("The Mathematics of Statistical Machine
-Translation", section 4.2), as Schwenk et al. 2007 and Devlin 2017 used them: a few rounds of expectation
-maximisation over token pairs, no order, no model of the sentence.
+A sentence's output layer then looks at some hundred tokens instead of the whole vocabulary. The lists come
+from the training text by the first alignment model of Brown et al. 1993 ("The Mathematics of Statistical
+Machine Translation", section 4.2), as Schwenk et al. 2007 and Devlin 2017 used them: a few rounds of
+expectation maximisation over token pairs, no order, no model of the sentence.
 """
 
 from __future__ import annotations
@@ -66,8 +66,9 @@ def with_shortlist(draft: Draft, corpora: Corpora, text: str, pairs: Pairs) -> D
         config={**draft.config, "architecture": {**architecture, "shortlist": size}},
         tensors={**draft.tensors, **lists.tensors()},
     )
-    facts = {"each": EACH, "always": len(lists.always), "text": text, **_cost(draft, lists, pairs)}
-    cheap = facts["bleu_whole"] - facts["bleu"] <= WORST_LOSS
+    cost = _cost(draft, lists, pairs)
+    facts = {"each": EACH, "always": len(lists.always), "text": text, **cost}
+    cheap = cost["bleu_whole"] - cost["bleu"] <= WORST_LOSS
     return replace(
         draft,
         config={

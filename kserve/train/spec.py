@@ -131,8 +131,8 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Architecture:
-        """Inverse of to_dict."""
-        given = {key: value for key, value in data.items() if key != "type"}
+        """Inverse of to_dict; also from a bundle's config.json, whose shortlist torch does not have."""
+        given = {key: value for key, value in data.items() if key not in ("type", "shortlist")}
         given["encoder_kernels"] = tuple(given["encoder_kernels"])
         given["decoder_kernels"] = tuple(given["decoder_kernels"])
         # A dense layer's precision is how a bundle stores it; in torch all is float32.

@@ -78,7 +78,7 @@ def embed(tables: tuple[Tensor, Tensor], places: tuple[Tensor, Tensor], dropout:
 
 def loss_and_gradient(scores: Tensor, target: Tensor, smoothing: float, weight: float) -> Tensor:
     """Turn scores (rows, vocabulary) into their gradient in place; returns the summed (loss, nll)."""
-    real = target >= 0
+    real = (target >= 0).unsqueeze(1)
     wanted = target.clamp_min(0).long().unsqueeze(1)
     plain = scores.double() if scores.dtype == torch.float64 else scores.float()
     log_norm = plain.logsumexp(1, keepdim=True)
@@ -86,5 +86,5 @@ def loss_and_gradient(scores: Tensor, target: Tensor, smoothing: float, weight: 
     loss = (1 - smoothing) * nll + smoothing * (log_norm - plain.mean(1, keepdim=True))
     gradient = (plain - log_norm).exp_().sub_(smoothing / scores.shape[1])
     gradient.scatter_add_(1, wanted, gradient.new_full(wanted.shape, smoothing - 1))
-    scores.copy_(gradient.mul_(weight * real.unsqueeze(1)))
-    return torch.stack((loss[real].sum(), nll[real].sum())).double()
+    scores.copy_(gradient.mul_(weight * real))
+    return torch.stack(((loss * real).sum(), (nll * real).sum())).double()

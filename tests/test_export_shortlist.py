@@ -1,0 +1,227 @@
+"""`kserve export --shortlist`: lists learned from text, in the bundle, the command line and the server."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_bundle
+from numpy.typing import NDArray
+from server_process import serving
+from training_runs import GERMAN, recipe_dict, start, write_recipe, write_text
+
+from kserve import Translator
+from kserve._engine import DecodingOptions
+from kserve.bundle import read_bundle
+from kserve.cli import main
+from kserve.errors import BundleConfigError, BundleTensorError, EngineFailure, InvalidParameter
+from kserve.tokenizer import END
+from kserve.train.data import Corpora
+from kserve.train.restore import restore
+from kserve.train.shortlist import ALWAYS, EACH, learn_shortlist
+
+WORDS = range(10, 40)  # of the source; word w means w + 40
+TOPIC = 90  # stands in every target sentence, whatever the source says
+VOCAB = 100
+
+
+def corpora(count: int, seed: int = 4) -> Corpora:
+    """Sentences of a language whose words each have one translation, in another order."""
+    rng = np.random.default_rng(seed)
+    sources = [[int(w) for w in rng.choice(WORDS, rng.integers(2, 8), replace=False)] for _ in range(count)]
+    targets = [[TOPIC, *(int(w) + 40 for w in rng.permutation(source))] for source in sources]
+    return Corpora(*flat(sources), *flat(targets))
+
+
+def flat(sentences: list[list[int]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Ids one after another with their end tokens, and where each sentence begins."""
+    ids = [[*sentence, END] for sentence in sentences]
+    return np.array([i for sentence in ids for i in sentence], np.int32), np.cumsum([0, *map(len, ids)])
+
+
+def test_the_dictionary_of_a_made_up_language_is_found() -> None:
+    lists = learn_shortlist(corpora(400), VOCAB)
+    for word in WORDS:
+        listed = lists.tokens[lists.first[word] : lists.first[word + 1]].tolist()
+        assert {word, word + 40} <= set(listed)
+        assert listed == sorted(set(listed))
+        # Others remain only because four rounds are few; most of the thirty words are gone.
+        assert len(listed) < 12
+    assert lists.first[0] == 0
+    assert lists.first[-1] == len(lists.tokens)
+    assert lists.of([10, 11, END]).tolist() == sorted(
+        {*lists.tokens[lists.first[10] : lists.first[12]].tolist(), *lists.always.tolist(), END}
+    )
+
+
+def test_tokens_that_never_came_translate_to_themselves() -> None:
+    lists = learn_shortlist(corpora(50), VOCAB)
+    assert lists.tokens[lists.first[95] : lists.first[96]].tolist() == [95]
+    assert lists.first[1] == 0, "the unknown token produces nothing"
+    assert not {0, 1, 2, 3} & set(lists.tokens.tolist())
+    assert not {0, 1, 2, 3} & set(lists.always.tolist())
+
+
+def test_the_most_frequent_target_tokens_are_for_any_sentence() -> None:
+    """Two hundred target words of very different frequency, of which the rarest are left out."""
+    rng = np.random.default_rng(2)
+    words = 4 + np.minimum(rng.zipf(1.3, 20_000), 200).astype(np.int32)
+    offsets = np.arange(0, 20_001, 10)
+    lists = learn_shortlist(Corpora(words, offsets, words, offsets), 300)
+    counts = np.bincount(words, minlength=300)
+    assert len(lists.always) == ALWAYS
+    assert counts[lists.always].min() >= np.delete(counts, lists.always).max()
+    assert max(np.diff(lists.first)) <= EACH + 1
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    start(write_recipe(folder, recipe_dict(steps=60, learning_rate=2e-2)), text, folder / "run").run()
+    return folder / "run" / "checkpoint.pt"
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundle") / "tiny"
+    with pytest.raises(SystemExit) as end:
+        main(["export", str(checkpoint), str(out), "--shortlist", "--data", str(text)])
+    assert end.value.code == 0
+    return out
+
+
+def test_the_bundle_tells_what_its_lists_are_and_cost(bundle: Path) -> None:
+    read = read_bundle(bundle)
+    assert read.shape.shortlist is not None
+    assert read.shape.shortlist.tokens == len(read.tensors["shortlist.tokens"]) > 60
+    facts = read.config["provenance"]["shortlist"]
+    assert facts["text"] == "valid"
+    assert 1 < facts["listed"] <= 60
+    assert read.generation.shortlist == (facts["bleu_whole"] - facts["bleu"] <= 0.1)
+    assert "## Shortlist" in (bundle / "README.md").read_text()
+    without = read.describe()["parameters"]
+    assert "shortlist" not in without
+
+
+def test_torch_restores_such_a_bundle(bundle: Path) -> None:
+    source = Translator(bundle).tokenizer.encode(texts()[0])
+    wanted = Translator(bundle).engine.translate([source], DecodingOptions(beam_size=1, shortlist=False))
+    assert restore(bundle).greedy([source], 2.0, 10) == [wanted[0][0].tokens]
+
+
+def test_info_shows_them(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["info", str(bundle)])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("shortlist"))
+    facts = read_bundle(bundle).config["provenance"]["shortlist"]
+    assert f"BLEU {facts['bleu']:.2f} with it and {facts['bleu_whole']:.2f} without on valid" in line
+    assert ("used unless" if read_bundle(bundle).generation.shortlist else "only when") in line
+    with pytest.raises(SystemExit):
+        main(["info", str(tiny_bundle.bundle_folder())])
+    assert "none; `kserve export --shortlist` learns one" in capsys.readouterr().out
+
+
+def texts() -> list[str]:
+    return [f"{who} schläft im Garten." for who in GERMAN]
+
+
+def use_by_default(used: bool, settings: dict[str, Any]) -> None:
+    settings["generation"]["shortlist"] = used
+
+
+def test_the_default_and_its_opposite(bundle: Path, tmp_path: Path) -> None:
+    for default in (True, False):
+        copy = tmp_path / str(default)
+        copy.mkdir()
+        for file in bundle.iterdir():
+            (copy / file.name).write_bytes(file.read_bytes())
+        tiny_bundle.edit_config(copy, partial(use_by_default, default))
+        translator = Translator(copy)
+        assert translator.options().shortlist is default
+        explicit = {used: translator.translate(texts(), shortlist=used) for used in (True, False)}
+        assert translator.translate(texts()) == explicit[default]
+        assert [one.score for one in explicit[True]] != [one.score for one in explicit[False]]
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_command_and_server_pass_the_option_on(
+    bundle: Path, used: bool, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    wanted = Translator(bundle).translate(texts()[0], shortlist=used, loop_guard=4)
+    flag = "--shortlist" if used else "--no-shortlist"
+    with pytest.raises(SystemExit):
+        main(["translate", "-m", str(bundle), "--json", flag, "--loop-guard", "4", texts()[0]])
+    told = json.loads(capsysbinary.readouterr().out)
+    assert (told["text"], told["score"]) == (wanted.text, pytest.approx(wanted.score, abs=1e-4))
+    ask = {"text": texts()[0], "source": "de", "target": "en", "decoding": {"shortlist": used}}
+    with serving(bundle) as server, server.client() as client:
+        (answer,) = client.post("/v1/translate", json=ask).json()["translations"]
+    assert answer["hypotheses"][0]["score"] == pytest.approx(wanted.score, abs=1e-4)
+
+
+def test_a_model_without_lists_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = tiny_bundle.bundle_folder()
+    with pytest.raises(InvalidParameter, match="the model folder has none; export it with --shortlist"):
+        Translator(plain).translate("Ein Hund.", shortlist=True)
+    with pytest.raises(SystemExit):
+        main(["translate", "-m", str(plain), "--shortlist", "Ein Hund."])
+    assert "shortlist is True" in capsys.readouterr().err
+    ask = {"text": "Ein Hund.", "source": "de", "target": "en", "decoding": {"shortlist": True}}
+    with serving(plain) as server, server.client() as client:
+        answer = client.post("/v1/translate", json=ask)
+    assert answer.status_code == 400
+    assert "shortlist is True" in answer.text
+
+
+def test_text_that_is_not_there_is_told(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("checkpoint.pt", "tokenizer.model"):
+        (run / name).write_bytes((checkpoint.parent / name).read_bytes())
+    with pytest.raises(SystemExit) as end:
+        main(
+            [
+                "export",
+                str(run / "checkpoint.pt"),
+                str(tmp_path / "out"),
+                "--shortlist",
+                "--data",
+                str(tmp_path),
+            ]
+        )
+    assert end.value.code == 2
+    assert "cannot read" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_lists_that_do_not_fit_are_refused(bundle: Path, tmp_path: Path) -> None:
+    def fresh(name: str) -> Path:
+        (tmp_path / name).mkdir()
+        for file in bundle.iterdir():
+            (tmp_path / name / file.name).write_bytes(file.read_bytes())
+        return tmp_path / name
+
+    def shorten(settings: dict[str, Any]) -> None:
+        settings["architecture"]["shortlist"]["tokens"] -= 1
+
+    other_size, no_size, damaged = fresh("size"), fresh("none"), fresh("damaged")
+    tiny_bundle.edit_config(other_size, shorten)
+    with pytest.raises(BundleTensorError, match=r"shortlist.tokens is I32"):
+        read_bundle(other_size)
+    tiny_bundle.edit_config(no_size, lambda c: c["architecture"].pop("shortlist"))
+    with pytest.raises((BundleTensorError, BundleConfigError), match="shortlist"):
+        read_bundle(no_size)
+    tiny_bundle.edit_tensors(damaged, lambda tensors: tensors["shortlist.first"].__setitem__(1, 10**6))
+    with pytest.raises(EngineFailure, match="shortlist's tensors do not fit one another"):
+        Translator(damaged)
