@@ -70,8 +70,8 @@ class Run:
         folders: Where the text files are.
         folder: Run folder; an earlier run's checkpoint in it is resumed.
         processes: Which of the processes that train together this one is.
-        start: Weights of another run to start from, where the folder holds no checkpoint yet; its tokenizer is
-            taken over too.
+        start: Weights of another run to start from, where the folder holds no checkpoint yet; its tokenizer
+            is taken over too.
     """
 
     def __init__(
