@@ -264,8 +264,8 @@ def _load_section(records: Sequence[Record], picture: str) -> str:
             "",
             f"At {one['offered_per_second']:.0f} requests/s, four times what saturates it, for "
             f"{one['seconds']:.0f} s: {one['accepted']} accepted, p99 {one['p99_ms']:.0f} ms; "
-            f"{one['refused']} refused with Retry-After; p50 of an idle server {one['idle_before']['p50_ms']:.1f} ms before, "
-            f"{one['idle_after']['p50_ms']:.1f} ms two seconds after.",
+            f"{one['refused']} refused with Retry-After; p50 of an idle server "
+            f"{one['idle_before']['p50_ms']:.1f} ms before, {one['idle_after']['p50_ms']:.1f} ms after.",
         ]
     for one in parts["soak"]:
         memory = ", ".join(f"{mb:.0f} MB after {count} requests" for count, mb in one["resident_mb"].items())
