@@ -58,6 +58,7 @@ page: $(VENV)/.ready-dev
 	$(BIN)/kserve bench decode --random iwslt --batch 2,32 --threads 1,2 $(NO_TORCH) --json $(RESULTS)/threads.json
 	$(BIN)/kserve bench kernel --json $(RESULTS)/kernel.json
 	$(BIN)/kserve bench serve --json $(RESULTS)/serve.json
+	$(BIN)/python -m loadtest
 	$(BIN)/kserve bench page $(RESULTS)/*.json
 
 stub: $(VENV)/.ready-dev

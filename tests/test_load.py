@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny_bundle
 
+from kserve.bench.machine import Results, write_results
+from kserve.bench.page import write_page
 from loadtest import servers, trials
 from loadtest.offline import Offline
 from loadtest.record import Outcome, summary
-from loadtest.servers import Load, run_locust
+from loadtest.servers import Load, Target, run_locust
 from loadtest.texts import sentences
 from loadtest.traffic import SHARES, Traffic
 
@@ -23,6 +26,12 @@ COUNT = 150
 @pytest.fixture(scope="module")
 def offline() -> Offline:
     return Offline.of(tiny_bundle.bundle_folder(), COUNT)
+
+
+@pytest.fixture(scope="module")
+def target(offline: Offline) -> Iterator[Target]:
+    with servers.kserve(offline.bundle) as running:
+        yield running
 
 
 def test_sentences_are_different_and_always_the_same() -> None:
@@ -66,31 +75,65 @@ def test_a_summary_counts_refusals_and_faults_apart() -> None:
     assert found["server_p50_ms"]["decode"] == 4.0
 
 
+def test_the_page_tells_of_load(tmp_path: Path) -> None:
+    spread = {"median": 200.0, "min": 190.0, "max": 210.0}
+    idle = {"p50_ms": 5.0, "p95_ms": 8.0, "p99_ms": 9.0}
+    overload = {
+        "offered_per_second": 800.0,
+        "seconds": 60,
+        "accepted": 9_000,
+        "refused": 39_000,
+        "p99_ms": 700.0,
+    }
+    records: list[dict[str, object]] = [
+        {
+            "part": "curve",
+            "engine": "kserve",
+            "saturated_single": spread,
+            "saturated_array": spread,
+            "resident_mb": 90,
+        },
+        {"part": "overload", "idle_before": idle, "idle_after": idle, **overload},
+        {"part": "soak", "resident_mb": {"1000": 90.0, "100000": 92.0}},
+    ]
+    write_results(tmp_path / "load.json", Results("load", records))
+    write_page([tmp_path / "load.json"], tmp_path / "benchmarks.md")
+    page = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
+    for told in (
+        "| kserve | 200 (190 … 210) |",
+        "benchmarks/load.png",
+        "p99 700 ms",
+        "92 MB after 100000 requests",
+    ):
+        assert told in page
+
+
 @pytest.mark.proof
 @pytest.mark.parametrize("kind", ["single", "array", "file", "mixed"])
-def test_every_answer_of_a_crowd_is_right(offline: Offline, tmp_path: Path, kind: str) -> None:
+def test_every_answer_of_a_crowd_is_right(
+    offline: Offline, target: Target, tmp_path: Path, kind: str
+) -> None:
     expected = offline.write(tmp_path / "expected.json")
-    with servers.kserve(offline.bundle) as target:
-        [closed] = run_locust(target, Load("ClosedUser", kind, 8, 3), expected, tmp_path / "closed.json")
-        steps = run_locust(
-            target, Load("OpenUser", kind, rates=[20, 40], step_seconds=1), expected, tmp_path / "open.json"
-        )
+    [closed] = run_locust(target, Load("ClosedUser", kind, 8, 3), expected, tmp_path / "closed.json")
+    steps = run_locust(
+        target, Load("OpenUser", kind, rates=[20, 40], step_seconds=1), expected, tmp_path / "open.json"
+    )
     assert closed["accepted"] > 10
     assert len(steps) == 2
     assert all(step["accepted"] > 5 and not step["faults"] for step in (closed, *steps))
 
 
 @pytest.mark.proof
-def test_a_wrong_answer_fails_the_run(offline: Offline, tmp_path: Path) -> None:
+def test_a_wrong_answer_fails_the_run(offline: Offline, target: Target, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.json"
     wrong.write_text(json.dumps({text: one + "!" for text, one in offline.translations.items()}))
-    with servers.kserve(offline.bundle) as target, pytest.raises(RuntimeError, match="offline it is"):
+    with pytest.raises(RuntimeError, match="offline it is"):
         run_locust(target, Load("ClosedUser", "single", 2, 2), wrong, tmp_path / "results.json")
 
 
 @pytest.mark.proof
 def test_overload_is_refused_or_answered_rightly(offline: Offline, tmp_path: Path) -> None:
-    found = trials.overload(offline, 5, tmp_path)
+    found = trials.overload(offline, 2, tmp_path)
     assert found["accepted"] > 0
     assert found["faults"] == {}
 
