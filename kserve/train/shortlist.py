@@ -49,8 +49,8 @@ class Size:
 
 
 # Tried in turn until the loss is small. Of 8 000 tokens the first leaves some 280 for an everyday sentence,
-# the second 610, the third 820, and the lists of the third take 3.5 MB. Longer lists for any sentence help more
-# than longer ones for each token.
+# the second 610, the third 820, and the third's lists take 3.5 MB. More tokens for any sentence help more
+# than more for each token.
 SIZES = (Size(64, 1e-3, 128), Size(64, 1e-3, 512), Size(256, 2e-4, 512))
 
 
