@@ -122,6 +122,7 @@ class CheckedUser(FastHttpUser):
     def ask(self, sent: Sent, step: int, due: float) -> None:
         """One request and what became of it."""
         options = {"timeout": _TIMEOUT, **sent.options}
+        late = time.perf_counter() - due
         with self.client.request("POST", sent.path, name=sent.kind, catch_response=True, **options) as answer:
             seconds = time.perf_counter() - due
             fault = _fault(sent, answer)
@@ -133,7 +134,7 @@ class CheckedUser(FastHttpUser):
             phases = {name: float(ms) for name, ms in _PHASE.findall(timing)}
             count = len(sent.expected)
             RUN.outcomes.append(
-                Outcome(step, sent.kind, due, seconds, answer.status_code, count, fault, phases)
+                Outcome(step, sent.kind, due, seconds, late, answer.status_code, count, fault, phases)
             )
 
 
