@@ -222,7 +222,7 @@ class Batcher:
                 request.done.set_result(None)
 
     def _forget(self, number: int) -> None:
-        """What it has in threads ends within a decoder step; the engine keeps a request until it is told."""
+        """It ends within a decoder step; the engine keeps a request, done or not, until it is told."""
         request = self._requests.pop(number, None)
         if request is None:
             return

@@ -119,9 +119,10 @@ class CheckedUser(FastHttpUser):
         seed = self.random.randrange(1 << 30)
         self.traffic = Traffic(RUN.expected, options.kind, seed, options.array_size)
 
-    def ask(self, sent: Sent, step: int, due: float) -> None:
-        """One request and what became of it."""
+    def ask(self, sent: Sent, step: int, due: float) -> float:
+        """One request and what became of it; the seconds that a refusal asks to wait."""
         options = {"timeout": _TIMEOUT, **sent.options}
+        late = time.perf_counter() - due
         with self.client.request("POST", sent.path, name=sent.kind, catch_response=True, **options) as answer:
             seconds = time.perf_counter() - due
             fault = _fault(sent, answer)
@@ -133,8 +134,9 @@ class CheckedUser(FastHttpUser):
             phases = {name: float(ms) for name, ms in _PHASE.findall(timing)}
             count = len(sent.expected)
             RUN.outcomes.append(
-                Outcome(step, sent.kind, due, seconds, answer.status_code, count, fault, phases)
+                Outcome(step, sent.kind, due, seconds, late, answer.status_code, count, fault, phases)
             )
+            return float((answer.headers or {}).get("Retry-After") or 0)
 
 
 def _fault(sent: Sent, answer: Any) -> str | None:
@@ -152,8 +154,8 @@ class ClosedUser(CheckedUser):
 
     @task
     def send(self) -> None:
-        """One request."""
-        self.ask(self.traffic.next(), 0, time.perf_counter())
+        """One request, and the wait that its refusal asks for."""
+        gevent.sleep(self.ask(self.traffic.next(), 0, time.perf_counter()))
 
 
 class OpenUser(CheckedUser):

@@ -65,9 +65,9 @@ def test_a_wrong_answer_is_told_from_a_right_one(offline: Offline) -> None:
 
 def test_a_summary_counts_refusals_and_faults_apart() -> None:
     outcomes = [
-        Outcome(0, "single", 0.0, 0.010, 200, 1, None, {"decode": 4.0}),
-        Outcome(0, "single", 0.1, 0.030, 200, 1, "got 'a'", {}),
-        Outcome(0, "single", 0.2, 0.001, 429, 1, None, {}),
+        Outcome(0, "single", 0.0, 0.010, 0.0, 200, 1, None, {"decode": 4.0}),
+        Outcome(0, "single", 0.1, 0.030, 0.0, 200, 1, "got 'a'", {}),
+        Outcome(0, "single", 0.2, 0.001, 0.0, 429, 1, None, {}),
     ]
     found = summary(outcomes, 5.0, 2.0)
     assert (found["accepted"], found["refused"], found["faults"]) == (2, 1, {"got 'a'": 1})
