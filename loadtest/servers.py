@@ -101,6 +101,7 @@ class Load:
     kind: str
     users: int = 1
     seconds: float | None = None  # ClosedUser
+    warm_seconds: float = 1.0  # of these, not counted
     rates: Sequence[float] = ()  # OpenUser
     step_seconds: float = 5
     array: int = 25
@@ -117,7 +118,14 @@ def run_locust(target: Target, load: Load, expected: Path, results: Path) -> lis
     command += ["-u", str(load.users), "-r", str(load.users), "--expected", str(expected)]
     command += ["--kind", load.kind, "--array-size", str(load.array), "--results", str(results)]
     if load.seconds is not None:
-        command += ["-t", f"{load.seconds:g}s", "--warm-seconds", "1", "--stop-timeout", "30"]
+        command += [
+            "-t",
+            f"{load.seconds:g}s",
+            "--warm-seconds",
+            f"{load.warm_seconds:g}",
+            "--stop-timeout",
+            "30",
+        ]
     if load.rates:
         command += ["--rates", ",".join(f"{rate:g}" for rate in load.rates)]
         command += ["--step-seconds", f"{load.step_seconds:g}"]
