@@ -26,7 +26,6 @@ void give_way() {
   setpriority(PRIO_PROCESS, thread, std::min(own + kSteps, kLowest));
 }
 
-
 using Clock = std::chrono::steady_clock;
 
 // Source tokens times hypotheses that a thread works on together, and by how much the first sentence of a
