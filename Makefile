@@ -3,9 +3,12 @@
 #   make test     the whole test suite                                  (ARGS="-k bundle" for a part of it)
 #   make check    formatting, lint, types, and whether the engine's stub is up to date
 #   make bench    decoding and serving speed on this machine, each checked first
+#   make load     a crowd of users, beside CTranslate2 behind FastAPI    (ARGS="--part curve" for a part of it)
+#   make image    the container image, with buildah on a Debian of its own  (BASE=IMAGE on another; or docker build .)
 #   make page     every benchmark of docs/benchmarks.md anew, and the page itself (hours; an idle machine)
 #   make stub     write that stub anew
-#   make proof    what takes longer: a bare install without torch, and the engine against torch on real text
+#   make proof    what takes longer: a bare install without torch, the engine against torch on real text, the pages in
+#                 a browser, the image, load
 #   make gpu      on a machine with a CUDA device: parity, gradients, compute-sanitizer, times
 #   make install  install into the Python that PYTHON names
 
@@ -15,7 +18,7 @@ BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt pyproject.toml $(shell find cpp -not -path 'cpp/cuda/*' '(' -name '*.cpp' -o -name '*.h' ')')
 CXX_FILES := $(shell find cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 
-.PHONY: run test check bench page stub proof gpu install
+.PHONY: run test check bench load image page stub proof gpu install
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.ready
@@ -30,7 +33,7 @@ proof: $(VENV)/.ready-dev
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict kserve tests
+	$(BIN)/mypy --strict kserve tests loadtest deploy
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 	rm -rf build/stub
 	$(BIN)/pybind11-stubgen kserve._engine -o build/stub
@@ -39,6 +42,12 @@ check: $(VENV)/.ready-dev
 bench: $(VENV)/.ready-dev
 	$(BIN)/kserve bench decode $(ARGS)
 	$(BIN)/kserve bench serve $(ARGS)
+
+load: $(VENV)/.ready-dev
+	$(BIN)/python -m loadtest $(ARGS)
+
+image:
+	deploy/image.sh
 
 RESULTS := docs/benchmarks
 NO_TORCH := --against kserve-dense-int8,kserve-dense-fp32,ctranslate2-int8,ctranslate2-float32
@@ -49,6 +58,7 @@ page: $(VENV)/.ready-dev
 	$(BIN)/kserve bench decode --random iwslt --batch 2,32 --threads 1,2 $(NO_TORCH) --json $(RESULTS)/threads.json
 	$(BIN)/kserve bench kernel --json $(RESULTS)/kernel.json
 	$(BIN)/kserve bench serve --json $(RESULTS)/serve.json
+	$(BIN)/python -m loadtest
 	$(BIN)/kserve bench page $(RESULTS)/*.json
 
 stub: $(VENV)/.ready-dev

@@ -76,6 +76,8 @@ class ServerSettings(Settings):
     cors_origins: Words = Field(("*",), description="origins of pages that may call; none if empty")
     docs: bool = Field(True, description="serve /docs and /openapi.json")
     metrics: bool = Field(True, description="serve /metrics")
+    web: bool = Field(True, description="serve the pages / and /compare")
+    compare: bool = Field(True, description="let /compare make a model's dense twin in memory, when asked")
 
     keys: Path | None = Field(None, description="file of API keys, as `kserve key` writes it")
     require_key: bool = Field(True, description="with a file of keys: refuse requests without one")
@@ -91,7 +93,12 @@ class ServerSettings(Settings):
     max_file_characters: int = Field(500_000, ge=1, description="characters of an uploaded file's text")
     max_unpacked_bytes: int = Field(50_000_000, ge=1, description="bytes of a DOCX or ODT when unpacked")
     rate: int = Field(60_000, ge=1, description="texts a minute for each key, or address without one")
-    max_requests: int = Field(256, ge=1, description="translation requests under way at once")
+    max_requests: int = Field(
+        256, ge=1, description="translation requests under way at once, if they are quick enough"
+    )
+    target_seconds: float = Field(
+        0.5, gt=0, description="seconds for a short text; when it takes longer, fewer requests are let in"
+    )
     max_queued_tokens: int = Field(50_000, ge=1, description="tokens that may wait for the engine")
     max_connections: int = Field(20_000, ge=1, description="open connections")
 

@@ -65,7 +65,7 @@ class Translator:
     """A loaded model. Everything about it is checked here, before the first sentence.
 
     Args:
-        path: model folder; KSERVE_MODEL or the bundled model when absent.
+        path: model folder, or a bundle that was read; KSERVE_MODEL or the bundled model when absent.
         isa: one of "amx", "avx512vnni", "avx512", "avx2", "scalar"; KSERVE_ISA or the best one when absent.
         threads: threads for one call with many sentences; KSERVE_THREADS or all available cores when absent.
 
@@ -75,9 +75,10 @@ class Translator:
     """
 
     def __init__(
-        self, path: str | Path | None = None, isa: str | None = None, threads: int | None = None
+        self, path: str | Path | Bundle | None = None, isa: str | None = None, threads: int | None = None
     ) -> None:
-        settings = Settings.read(isa=isa, threads=threads, model=path)
+        read = path if isinstance(path, Bundle) else None
+        settings = Settings.read(isa=isa, threads=threads, model=None if read else path)
         valid = _engine.available_isas()
         if settings.isa and settings.isa not in valid:
             raise SettingsError(
@@ -85,7 +86,7 @@ class Translator:
                 "processor; "
                 f"use one of: {', '.join(valid)}"
             )
-        self.bundle: Bundle = read_bundle(settings.model or bundled_model())
+        self.bundle: Bundle = read or read_bundle(settings.model or bundled_model())
         self.tokenizer = Tokenizer(self.bundle.tokenizer, self.bundle.shape.vocab_size)
         try:
             self._engine = _engine.Engine(

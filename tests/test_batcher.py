@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from small_models import sentences, small_model
 
 from kserve._engine import DecodingOptions, Engine, Hypothesis, Sampling
 from kserve.batcher import Batcher
+from kserve.bench.machine import resident_bytes
 from kserve.errors import DeadlineExceeded, InvalidParameter, NotReady, Overloaded
 
 MODEL = small_model("kmatrix")
@@ -174,3 +176,18 @@ def test_closing_ends_in_time() -> None:
             await accepted
 
     drive(work)
+
+
+def test_nothing_is_kept_of_a_request_that_is_done() -> None:
+    """A few hundred bytes of each would be much after a day."""
+
+    async def work(batcher: Batcher) -> list[int]:
+        memory = []
+        for _ in range(3):
+            for _ in range(250):
+                await asyncio.gather(*(batcher.decode(SOURCES[at : at + 1], OPTIONS) for at in range(8)))
+            memory.append(resident_bytes(os.getpid()))
+        return memory
+
+    _, before, after = drive(work)
+    assert after - before < 1_000_000

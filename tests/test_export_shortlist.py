@@ -22,7 +22,7 @@ from kserve.errors import BundleConfigError, BundleTensorError, EngineFailure, I
 from kserve.tokenizer import END
 from kserve.train.data import Corpora
 from kserve.train.restore import restore
-from kserve.train.shortlist import ALWAYS, EACH, learn_shortlist
+from kserve.train.shortlist import SIZES, learn_shortlist
 
 WORDS = range(10, 40)  # of the source; word w means w + 40
 TOPIC = 90  # stands in every target sentence, whatever the source says
@@ -73,9 +73,9 @@ def test_the_most_frequent_target_tokens_are_for_any_sentence() -> None:
     offsets = np.arange(0, 20_001, 10)
     lists = learn_shortlist(Corpora(words, offsets, words, offsets), 300)
     counts = np.bincount(words, minlength=300)
-    assert len(lists.always) == ALWAYS
+    assert len(lists.always) == SIZES[0].always
     assert counts[lists.always].min() >= np.delete(counts, lists.always).max()
-    assert max(np.diff(lists.first)) <= EACH + 1
+    assert max(np.diff(lists.first)) <= SIZES[0].each + 1
 
 
 @pytest.fixture(scope="module")

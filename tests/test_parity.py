@@ -102,7 +102,8 @@ def torch_greedy(model: DynamicConvModel, sources: list[list[int]]) -> list[list
     return [outputs[index] for index in range(len(sources))]
 
 
-GREEDY = DecodingOptions(beam_size=1, max_length_ratio=2.0, max_length_extra=10)  # as DynamicConvModel.greedy
+# As DynamicConvModel.greedy, which looks at the whole vocabulary.
+GREEDY = DecodingOptions(beam_size=1, max_length_ratio=2.0, max_length_extra=10, shortlist=False)
 
 
 @torch.inference_mode()

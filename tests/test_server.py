@@ -9,6 +9,8 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +239,32 @@ def test_stopping_finishes_what_was_accepted(translator: Translator) -> None:
         server.wait_for("stopped")
 
 
+@pytest.mark.parametrize("said", [False, True], ids=["fresh", "kept-alive"])
+def test_a_request_that_comes_as_the_server_stops_is_refused_not_lost(said: bool) -> None:
+    with serving(tiny_bundle.bundle_folder()) as server, ExitStack() as stack:
+        connection = stack.enter_context(closing(HTTPConnection(*address(server), timeout=60)))
+        connection.connect()
+        body = json.dumps({"text": HUND, "source": "de", "target": "en"})
+        for _ in range(said):
+            connection.request("POST", "/v1/translate", body, {"Content-Type": "application/json"})
+            assert json.load(connection.getresponse())["translations"]
+        server.process.send_signal(signal.SIGTERM)
+        assert until(lambda: not _listens(server))
+        connection.request("POST", "/v1/translate", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["connection"]) == (503, "close")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert server.process.wait(60) == 0
+
+
+def _listens(server: Server) -> bool:
+    try:
+        socket.create_connection(address(server)).close()
+    except ConnectionError:
+        return False
+    return True
+
+
 def test_stopping_ends_in_bounded_time() -> None:
     limits = {"threads": "1", "stop_seconds": "1", **WIDE}
     with serving(tiny_bundle.bundle_folder(), **limits) as server, ThreadPoolExecutor(1) as pool:
@@ -244,7 +272,8 @@ def test_stopping_ends_in_bounded_time() -> None:
         assert until(lambda: gauge(server, "kserve_engine_queued_sentences") > 0)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(60) == 0
-        assert work.result() != 200
+        assert work.result() == 503
+        assert not any("Traceback" in line for line in server.lines)
 
 
 def _tried(server: Server, **body: Any) -> int:

@@ -83,6 +83,7 @@ def write_text(folder: Path) -> Path:
     return folder
 
 
-def start(recipe: Path, data: Path, folder: Path) -> Run:
+def start(recipe: Path, data: Path, folder: Path, weights: Path | None = None) -> Run:
     """A run of one process."""
-    return Run(load_recipe(recipe), Folders([data]), folder, Processes(0, 1, torch.device("cpu")))
+    alone = Processes(0, 1, torch.device("cpu"))
+    return Run(load_recipe(recipe), Folders([data]), folder, alone, weights)

@@ -80,6 +80,7 @@ class Batcher {
   void start_threads();
   void work(Worker& worker);
   bool admit(Worker& worker);
+  bool serves_one(const Worker& worker) const;
   EntryPointer next_entry(const Worker& worker);
   void take(Worker& worker, const EntryPointer& entry);
   void begin(Worker& worker);

@@ -22,6 +22,7 @@ from kserve.api import (
     schemas_health,
     schemas_libre,
     schemas_v1,
+    web,
 )
 from kserve.api.access import Access
 from kserve.api.bundles import Bundles
@@ -30,6 +31,7 @@ from kserve.api.http import State
 from kserve.api.jobs import Jobs
 from kserve.api.logs import say
 from kserve.api.openapi import described
+from kserve.api.race import Races
 from kserve.api.service import Service
 from kserve.api.stored import FileStore
 from kserve.config import ServerSettings
@@ -62,11 +64,18 @@ def create_app(settings: ServerSettings, translators: Sequence[Translator]) -> F
     service = Service(settings, Bundles(settings, translators))
     access = Access(settings.keys, settings.require_key)
     app.state.kserve = State(
-        service, access, FileStore(settings.max_stored_bytes, settings.file_seconds), Jobs()
+        service,
+        access,
+        FileStore(settings.max_stored_bytes, settings.file_seconds),
+        Jobs(),
+        Races(service.metrics) if settings.compare else None,
     )
     answers.install(app, service.metrics)
     for routes in (routes_libre, routes_v1, routes_deepl, routes_health):
         app.include_router(routes.router)
+    if settings.web:
+        app.include_router(web.router)
+        app.mount("/web", web.WebFiles(directory=web.FOLDER))
     if settings.docs:
         app.include_router(docs.router)
         app.openapi = lambda: described(app, SHAPES)  # type: ignore[method-assign]

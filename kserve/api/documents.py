@@ -57,7 +57,7 @@ async def translate_file(service: Service, upload: Upload, pair: tuple[str, str]
     if loaded is None:
         return DoneFile(safe_name(upload.name), upload.content, characters, source, timings)
     ask = Ask((), source, target, deadline=settings.file_deadline)
-    with service.admitted():
+    with service.admission.place():
         found = await service.documents(loaded, file.documents, ask, timings)
     content = await loop.run_in_executor(None, file.written, [one.texts[0] for one in found])
     return DoneFile(_renamed(upload.name, target), content, characters, source, timings)

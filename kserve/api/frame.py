@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kserve.api.logs import LOGGER, say
 from kserve.api.metrics import Metrics
+from kserve.api.protocol import STOPPING
 
 _ID = re.compile(r"[\w.-]{1,64}")
 _QUIET = frozenset(
@@ -50,6 +51,8 @@ class Frame:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = _with_safe_headers(message["headers"], identity)
+                if scope.get(STOPPING):
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         _strip_prefix(scope, self._prefix)
@@ -96,5 +99,7 @@ def _strip_prefix(scope: Scope, prefix: str) -> None:
     """Paths are the same whether the proxy cuts its prefix off or not; links in answers have it."""
     if prefix:
         scope["root_path"] = prefix
+        if scope["path"] == prefix:
+            scope["path"] += "/"
         if not scope["path"].startswith(f"{prefix}/"):
             scope["path"] = prefix + scope["path"]

@@ -16,9 +16,10 @@ from kserve.api.access import Access, Caller, key_in_headers
 from kserve.api.body import BodyLimits, Form, read_form
 from kserve.api.driver import Timings
 from kserve.api.jobs import Jobs
+from kserve.api.race import Races
 from kserve.api.service import Service
 from kserve.api.stored import FileStore
-from kserve.errors import Cancelled
+from kserve.errors import Cancelled, NotReady
 
 Result = TypeVar("Result")
 _FEW = 20  # texts
@@ -32,6 +33,7 @@ class State:
     access: Access
     files: FileStore
     jobs: Jobs
+    races: Races | None  # None: comparing is off
 
     @property
     def body_limits(self) -> BodyLimits:
@@ -77,6 +79,7 @@ async def unless_gone(request: Request, work: Awaitable[Result]) -> Result:
 
     Raises:
         Cancelled: the client has gone.
+        NotReady: the server stops, and cannot wait any longer.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -95,6 +98,9 @@ async def unless_gone(request: Request, work: Awaitable[Result]) -> Result:
     except asyncio.CancelledError:
         if gone:
             raise Cancelled("the client has gone") from None
+        state: State = request.app.state.kserve
+        if not state.service.ready:  # what the server cancels when its time to stop is over
+            raise NotReady("the server is stopping; send the request again") from None
         raise
     finally:
         watch.remove_done_callback(leave)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
@@ -38,6 +38,9 @@ class Metrics:
             registry=registry,
         )
         self.phases = {name: phase.labels(name) for name in PHASES}
+        self.request_limit = Gauge(
+            "kserve_request_limit", "Requests that are let in at once at the moment.", registry=registry
+        )
         self.characters = Counter("kserve_characters", "Characters translated.", ["pair"], registry=registry)
         self.retries = Counter(
             "kserve_retried_sentences",
@@ -45,6 +48,9 @@ class Metrics:
             registry=registry,
         )
         self.cache_hits = Counter("kserve_cache_hits", "Sentences found in the cache.", registry=registry)
+        self.twin_bytes = Gauge(
+            "kserve_twin_bytes", "Weights of the dense twin that /compare has made.", registry=registry
+        )
         registry.register(_EngineCollector(bundles))
         ProcessCollector(registry=registry)
 

@@ -1,6 +1,7 @@
 """uvicorn's HTTP protocol with more limits: on connections, on slow heads, on clients that do not read.
 
-A connection that says nothing costs little, but one that sends a byte a minute must not stay for ever.
+A connection that says nothing costs little, but one that sends a byte a minute must not stay for ever. When
+the server stops, a request that is on its way already is still read, and told that it is refused.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+STOPPING = "kserve.stopping"  # in the scope of a request whose connection ends with its answer (`frame.py`)
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
     b"Connection: close\r\nContent-Length: 65\r\n\r\n"
@@ -23,11 +25,15 @@ class LimitedProtocol(HttpToolsProtocol):
     max_connections: ClassVar[int] = 20_000
     header_seconds: ClassVar[float] = 10.0
     unread_seconds: ClassVar[float] = 65.0
+    last_seconds: ClassVar[float] = (
+        0.5  # for a request that was sent before its sender could know of the stop
+    )
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._head_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
+        self._is_stopping = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -49,7 +55,22 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_is_there()
+        if self._is_stopping:
+            self.scope[STOPPING] = True  # type: ignore[literal-required]
         super().on_headers_complete()
+
+    def shutdown(self) -> None:
+        """The server stops: what runs is answered, what comes is refused, and the connection ends with it."""
+        self._is_stopping = True
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(self.last_seconds, self._close_if_idle)
+        else:
+            self.cycle.scope[STOPPING] = True  # type: ignore[literal-required]
+            super().shutdown()
+
+    def _close_if_idle(self) -> None:
+        if not self.transport.is_closing():
+            super().shutdown()
 
     def pause_writing(self) -> None:
         """The client does not read what it asked for."""

@@ -32,7 +32,7 @@ _ERROR = schemas.DeeplError
 )
 async def translate(request: Request, state: AppState) -> Response:
     """Translate texts."""
-    state.service.require_ready()
+    state.service.require_room()
     fields = await _fields(request, state)
     caller = state.caller(request, fields.get("auth_key"))
     ask = deepl.parse(fields, state.service, caller)
@@ -77,7 +77,7 @@ async def languages(request: Request, state: AppState) -> list[dict[str, Any]]:
 )
 async def document(request: Request, state: AppState) -> JSONResponse:
     """Start to translate a document."""
-    state.service.require_ready()
+    state.service.require_room()
     form = await read_form(request, state.file_limits)
     caller = state.caller(request, form.fields.get("auth_key"))
     upload = form.files.get("file")

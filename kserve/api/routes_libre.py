@@ -46,6 +46,7 @@ def _list(shape: type[BaseModel]) -> dict[str, Any]:
 )
 async def translate(request: Request, state: AppState) -> Response:
     """Translate a text, or an array of texts in the same order."""
+    state.service.require_room()
     form, caller = await form_and_caller(request, state)
     ask = libre.parse(form.fields, state.service, caller)
     state.service.count(caller, len(ask.texts), sum(map(len, ask.texts)))
@@ -84,7 +85,7 @@ async def frontend_settings(state: AppState) -> dict[str, Any]:
 @router.post("/translate_file", responses=gives(ref(schemas.FileAnswer), _ERROR), **_with(schemas.FILE_BODY))
 async def translate_file(request: Request, state: AppState) -> JSONResponse:
     """Translate a file; the answer says where to fetch it."""
-    state.service.require_ready()
+    state.service.require_room()
     form = await read_form(request, state.file_limits)
     caller = state.caller(request, form.fields.get("api_key"))
     if "file" not in form.files:

@@ -18,10 +18,11 @@ from kserve.api.documents import translate_file
 from kserve.api.http import AppState, State, attachment, json_answer, timing_headers, unless_gone
 from kserve.api.libre import language
 from kserve.api.openapi import Responses, errors, gives, gives_file, ref, takes
+from kserve.api.race import RUNS
 from kserve.api.schemas_libre import ErrorAnswer
 from kserve.api.service import AUTO, Ask
 from kserve.api.stream import greedy_if_open, stream
-from kserve.errors import InvalidBody, InvalidKey, KeyNeeded, MissingParameter
+from kserve.errors import InvalidBody, InvalidKey, KeyNeeded, MissingParameter, NotFound
 from kserve.text.files import MEDIA_TYPES, file_kind
 
 router = APIRouter(prefix="/v1", tags=["Version 1"])
@@ -37,6 +38,7 @@ _EVENTS: Responses = {
 }
 _TRANSLATE = takes(ref(schemas.TranslateRequest), "application/json")
 _DETECT = takes(ref(schemas.DetectRequest), "application/json")
+_COMPARE = takes(ref(schemas.CompareRequest), "application/json")
 _FILE = takes(schemas.FILE_BODY, "multipart/form-data")
 
 
@@ -98,7 +100,7 @@ async def models(state: AppState) -> dict[str, Any]:
 @router.post("/files", responses=gives_file(_ERROR), response_class=Response, openapi_extra=_FILE)
 async def files(request: Request, state: AppState) -> Response:
     """Translate a file (plain text, SRT, HTML, Markdown, DOCX, ODT); the answer is the file."""
-    state.service.require_ready()
+    state.service.require_room()
     caller = state.caller(request)
     form = await read_form(request, state.file_limits)
     if "file" not in form.files:
@@ -115,6 +117,23 @@ async def files(request: Request, state: AppState) -> Response:
     return answer
 
 
+@router.post(
+    "/compare",
+    response_model=None,
+    responses=gives(ref(schemas.CompareResponse), _ERROR),
+    openapi_extra=_COMPARE,
+)
+async def compare(request: Request, state: AppState) -> dict[str, Any]:
+    """A model and its dense twin, which is made in memory when it is first needed, on one sentence."""
+    if state.races is None:
+        raise NotFound("comparing is off on this server; it is switched on by KSERVE_COMPARE=true")
+    fields, caller = await _json_and_caller(request, state)
+    loaded, text = await v1.entrant(v1.checked(schemas.CompareRequest, fields), state.service)
+    state.service.count(caller, RUNS, len(text))
+    with state.service.admission.place():
+        return await state.races.run(loaded, text)
+
+
 @router.post("/admin/reload", response_model=None, responses=gives(ref(schemas.Reloaded), _ERROR))
 async def reload(request: Request, state: AppState) -> dict[str, Any]:
     """Read keys and models again, without losing a request; needs a key that is marked `admin`."""
@@ -125,6 +144,7 @@ async def reload(request: Request, state: AppState) -> dict[str, Any]:
 
 
 async def _ask(request: Request, state: State) -> Ask:
+    state.service.require_room()
     fields, caller = await _json_and_caller(request, state)
     asked = v1.checked(schemas.TranslateRequest, fields)
     ask = v1.ask_of(asked, state.service, caller)

@@ -181,6 +181,43 @@ class DetectResponse(BaseModel):
     detections: list[list[DetectedGuess]]
 
 
+class CompareRequest(BaseModel):
+    """A sentence for a model and its dense twin."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        json_schema_extra={
+            "examples": [{"text": "Ein Hund rennt über die Wiese.", "source": "de", "target": "en"}]
+        },
+    )
+
+    text: StrictStr
+    source: StrictStr = Field("auto", max_length=20)
+    target: StrictStr = Field(max_length=20)
+
+
+class Entrant(BaseModel):
+    """One of the two; times are of its engine alone, on one thread."""
+
+    text: str
+    median_ms: float
+    min_ms: float
+    max_ms: float
+    tokens: int = Field(description="made, with the end tokens")
+    precision: str
+    linear_parameters: int = Field(description="numbers in the linear layers")
+    weight_bytes: int = Field(description="bytes of them")
+
+
+class CompareResponse(BaseModel):
+    """How both fared; they ran in turn."""
+
+    isa: str
+    runs: int
+    kmatrix: Entrant
+    dense: Entrant
+
+
 class Model(BaseModel):
     """A loaded model."""
 
@@ -191,6 +228,7 @@ class Model(BaseModel):
     target: str
     isa: str
     sha256: str
+    generation: dict[str, Any] = Field(description="how it decodes when a request does not say")
     parameters: dict[str, Any]
     quality: dict[str, Any]
 
@@ -216,4 +254,13 @@ FILE_BODY: dict[str, Any] = {
         "target": {"type": "string"},
     },
 }
-SHAPES = (TranslateRequest, TranslateResponse, DetectRequest, DetectResponse, ModelList, Reloaded)
+SHAPES = (
+    TranslateRequest,
+    TranslateResponse,
+    DetectRequest,
+    DetectResponse,
+    CompareRequest,
+    CompareResponse,
+    ModelList,
+    Reloaded,
+)

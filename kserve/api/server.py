@@ -9,7 +9,9 @@ import resource
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from kserve.config import ServerSettings
@@ -135,8 +137,19 @@ def _Server(app: FastAPI, settings: ServerSettings) -> Any:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            """Refuse what is new; what waits to be accepted is accepted, or it would be reset."""
             app.state.kserve.service.ready = False
+            waiting = [one for listener in sockets or () for one in _accept_all(listener)]
+            for server in self.servers:
+                server.close()
+            for connection in waiting:
+                await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
             await super().shutdown(sockets)
+
+        def _protocol(self) -> LimitedProtocol:
+            return LimitedProtocol(
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
 
         def _reload(self) -> None:
             self._reloading = asyncio.create_task(_reload(app))
@@ -154,6 +167,13 @@ def _Server(app: FastAPI, settings: ServerSettings) -> Any:
             **_limits(settings),
         )
     )
+
+
+def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
+    """Connections that the system holds for a listener that does not block."""
+    with suppress(BlockingIOError):
+        while True:
+            yield listener.accept()[0]
 
 
 def _limits(settings: ServerSettings) -> dict[str, Any]:

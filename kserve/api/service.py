@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from kserve._engine import Hypothesis
 from kserve.api.access import Caller
+from kserve.api.admission import Admission
 from kserve.api.bundles import Bundles, Loaded
 from kserve.api.cache import Cache
 from kserve.api.driver import Drive, Orders, TellSentence, TellToken, Timings
@@ -17,7 +17,7 @@ from kserve.api.metrics import Metrics
 from kserve.api.rates import Rates
 from kserve.config import ServerSettings
 from kserve.decoding import Request
-from kserve.errors import NotReady, Overloaded, QuotaExceeded, TextTooLong, TooManyTexts
+from kserve.errors import NotReady, QuotaExceeded, TextTooLong, TooManyTexts
 from kserve.results import Decoding
 from kserve.text.blocks import Document
 from kserve.text.detect import Guess, detect
@@ -86,12 +86,23 @@ class Service:
         self.cache: Cache[list[Hypothesis]] = Cache(settings.cache_sentences)
         self.used: dict[str, int] = {}  # characters by key
         self.ready = False
-        self._running = 0
+        self.admission = Admission(settings.max_requests, settings.target_seconds)
+        self.metrics.request_limit.set_function(lambda: self.admission.limit)
 
     def require_ready(self) -> None:
         """Raises NotReady until the models are warm, and from when the server stops."""
         if not self.ready:
             raise NotReady("the models are not warm yet, or the server is stopping; try again in a moment")
+
+    def require_room(self) -> None:
+        """Refuse a translation before its body is read, parsed or counted.
+
+        Raises:
+            NotReady: see `require_ready`.
+            Overloaded: as many requests as are let in are under way.
+        """
+        self.require_ready()
+        self.admission.require()
 
     def check_sizes(self, texts: Sequence[str], caller: Caller) -> None:
         """Raises TooManyTexts or TextTooLong, with the number and the limit."""
@@ -141,7 +152,7 @@ class Service:
         groups = {source: self.bundles.choose(source, ask.target) for source in dict.fromkeys(sources)}
         timings = Timings()
         answers: list[TextAnswer | None] = [None] * len(texts)
-        with self.admitted():
+        with self.admission.place():
             for source, loaded in groups.items():
                 rows = [row for row, one in enumerate(sources) if one == source]
                 found: Sequence[Translated | None] = [None] * len(rows)
@@ -216,24 +227,13 @@ class Service:
             return found[1]
         return best
 
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """One of the requests that may be under way."""
-        limit = self.settings.max_requests
-        if self._running >= limit:
-            raise Overloaded(f"{self._running} requests are under way, the limit is {limit}; try again later")
-        self._running += 1
-        try:
-            yield
-        finally:
-            self._running -= 1
-
     def _observe(self, timings: Timings, total: float) -> None:
         phases = self.metrics.phases
         phases["queue"].observe(timings.queue)
         phases["tokenize"].observe(timings.tokenize)
         phases["decode"].observe(timings.decode)
         phases["total"].observe(total)
+        self.admission.observe(timings.sentences, total)
         self.metrics.retries.inc(timings.retried)
         self.metrics.cache_hits.inc(timings.cached)
 

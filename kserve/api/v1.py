@@ -10,10 +10,12 @@ from pydantic import BaseModel, ValidationError
 
 from kserve.api import schemas_v1 as schemas
 from kserve.api.access import Caller
+from kserve.api.bundles import Loaded
 from kserve.api.driver import Timings
 from kserve.api.libre import language
+from kserve.api.race import MAX_CHARACTERS
 from kserve.api.service import AUTO, Answered, Ask, Service, TextAnswer
-from kserve.errors import InvalidParameter
+from kserve.errors import InvalidParameter, TextTooLong
 from kserve.joining import score
 from kserve.results import Decoding
 from kserve.text.job import Told
@@ -70,6 +72,23 @@ def ask_of(asked: schemas.TranslateRequest, service: Service, caller: Caller) ->
     )
 
 
+async def entrant(asked: schemas.CompareRequest, service: Service) -> tuple[Loaded, str]:
+    """The model that a comparison is about, and the text."""
+    if len(asked.text) > MAX_CHARACTERS:
+        raise TextTooLong(
+            f"text: {len(asked.text)} characters exceed the limit of {MAX_CHARACTERS} for comparisons"
+        )
+    languages = service.bundles.languages
+    source = language(asked.source, "source", [*languages, AUTO])
+    target = language(asked.target, "target", languages)
+    if source == AUTO:
+        source = await service.source_of(asked.text, target)
+    loaded = service.bundles.choose(source, target)
+    if loaded is None:
+        raise InvalidParameter("source and target are the same language; there is no model to compare")
+    return loaded, asked.text
+
+
 def answer(answered: Answered, ask: Ask, total_ms: float) -> dict[str, Any]:
     """The answer's body."""
     return {
@@ -113,6 +132,7 @@ def models(service: Service) -> dict[str, Any]:
                 "target": one.pair[1],
                 "isa": one.translator.isa,
                 "sha256": one.identity,
+                "generation": facts["generation"],
                 "parameters": facts["parameters"],
                 "quality": facts["quality"],
             }

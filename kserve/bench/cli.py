@@ -202,7 +202,7 @@ def step(
     label: Label = "",
     json_file: JsonFile = None,
 ) -> None:
-    """Seconds of a training step on the CPU, K-matrices against dense layers."""
+    """Seconds of a training step, K-matrices against dense layers; on the CUDA device if there is one."""
     with _needs("train"):
         from kserve.bench.step import VARIANTS, Plan, run_step, table
         from kserve.train.recipe import RecipeError, load_recipe

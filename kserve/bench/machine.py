@@ -44,6 +44,12 @@ def _commit() -> str:
         return "unknown"
 
 
+def resident_bytes(pid: int) -> int:
+    """Memory of a process that is in RAM."""
+    pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median with the least and the greatest value."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}

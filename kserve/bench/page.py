@@ -52,6 +52,9 @@ def write_page(paths: Sequence[Path], out: Path) -> None:
     serve = _plain_records(files, "serve")
     if serve:
         sections.append(_serve_section(serve))
+    load = _plain_records(files, "load")
+    if load:
+        sections.append(_load_section(load, f"{pictures.name}/load.png"))
     out.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
 
 
@@ -231,6 +234,42 @@ def _serve_section(records: Sequence[Record]) -> str:
             f"| {one['ready_seconds']:.2f} | {one['p50_ms']:.2f} | {one['p99_ms']:.2f} | {one['requests']} | "
             f"{one['resident_mb']:.0f} |"
         )
+    return "\n".join(lines)
+
+
+def _load_section(records: Sequence[Record], picture: str) -> str:
+    parts = {part: [one for one in records if one["part"] == part] for part in ("curve", "overload", "soak")}
+    lines = [
+        "## Load",
+        "",
+        "Written by `make load`: server and users on the same cores, every answer checked.",
+    ]
+    if parts["curve"]:
+        lines += [
+            "CTranslate2 runs a Transformer of the same sizes behind FastAPI.",
+            "",
+            "| engine | sentences/s, single requests | in arrays | resident MB |",
+            "| --- | --- | --- | --- |",
+        ]
+    for one in parts["curve"]:
+        single, array = (one[f"saturated_{kind}"] for kind in ("single", "array"))
+        lines.append(
+            f"| {one['engine']} | {single['median']:.0f} ({single['min']:.0f} … {single['max']:.0f}) | "
+            f"{array['median']:.0f} ({array['min']:.0f} … {array['max']:.0f}) | {one['resident_mb']:.0f} |"
+        )
+    if parts["curve"]:
+        lines += ["", _picture("Latency against offered load", picture)]
+    for one in parts["overload"]:
+        lines += [
+            "",
+            f"At {one['offered_per_second']:.0f} requests/s, four times what saturates it, for "
+            f"{one['seconds']:.0f} s: {one['accepted']} accepted, p99 {one['p99_ms']:.0f} ms; "
+            f"{one['refused']} refused with Retry-After; p50 of an idle server "
+            f"{one['idle_before']['p50_ms']:.1f} ms before, {one['idle_after']['p50_ms']:.1f} ms after.",
+        ]
+    for one in parts["soak"]:
+        memory = ", ".join(f"{mb:.0f} MB after {count} requests" for count, mb in one["resident_mb"].items())
+        lines += ["", f"Memory: {memory}."]
     return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ from urllib.error import URLError
 
 from kserve.api.server import bind
 from kserve.api.service import LOOP_GUARD
-from kserve.bench.machine import percentile, spread
+from kserve.bench.machine import percentile, resident_bytes, spread
 from kserve.translator import Translator
 
 
@@ -46,7 +46,7 @@ def run_serve(bundle: Path | None, sentences: Sequence[str], requests: int, star
             alone = time.perf_counter() - started
             latencies.append(server.translate(text, translator.languages, expected))
             overheads.append(latencies[-1] - alone)
-        resident = server.resident_bytes()
+        resident = resident_bytes(server.process.pid)
     finally:
         server.stop()
     return _record(seconds, latencies, overheads, resident)
@@ -105,11 +105,6 @@ class _Server:
         if got != expected[text]:
             raise RuntimeError(f"the server answered {answer[:200]!r}, the library {expected[text]!r}")
         return seconds
-
-    def resident_bytes(self) -> int:
-        """Resident set of the server process."""
-        pages = Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1]
-        return int(pages) * 4096
 
     def stop(self) -> None:
         """End the process."""

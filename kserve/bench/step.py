@@ -30,8 +30,9 @@ VARIANTS: Mapping[str, Linear] = {
     "kmatrix-width-2": Linear(width=2),
     "dense": Linear(kind="dense"),
 }
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}  # of the loss, relative
-SENTENCES = 4000
+SENTENCES = 20000
 # Lengths of everyday sentences and captions: 5 to 25 tokens, 13 in the mean.
 SHORTEST, LONGEST = 5, 26
 
@@ -53,14 +54,15 @@ class Trainee:
         torch.manual_seed(0)
         sizes = recipe.model.model_copy(update={"linear": linear, "sites": {}})
         self.training = recipe.training
-        self.dtype = choose_precision(self.training.precision, torch.device("cpu"))
-        self.model = DynamicConvModel(sizes.architecture(recipe.vocabulary.size), self.training.dropout)
+        self.dtype = choose_precision(self.training.precision, DEVICE)
+        model = DynamicConvModel(sizes.architecture(recipe.vocabulary.size), self.training.dropout)
+        self.model = model.to(DEVICE)
         self.model.dtype = self.dtype
         self.optimizer = make_optimizer(self.model, self.training)
 
     def check(self, corpora: Corpora, plan: StepPlan) -> float:
         """Relative difference of the loss from float64; raises EngineFailure if it is too large."""
-        batch = make_batch(corpora, plan.batches[0], torch.device("cpu"))
+        batch = make_batch(corpora, plan.batches[0], DEVICE)
         exact = copy.deepcopy(self.model).double()
         exact.dtype = torch.float64
         with torch.no_grad():
@@ -74,12 +76,14 @@ class Trainee:
     def step(self, corpora: Corpora, plan: StepPlan) -> float:
         """Seconds of one step: batch, loss, gradients, update."""
         started = time.perf_counter()
-        batch = make_batch(corpora, plan.batches[0], torch.device("cpu"))
+        batch = make_batch(corpora, plan.batches[0], DEVICE)
         loss, _ = self.model(batch, self.training.label_smoothing, 1 / plan.target_tokens)
         loss.backward()
         clip_gradients(self.model.parameters(), self.training.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
         return time.perf_counter() - started
 
 
@@ -121,6 +125,7 @@ def _time(plan: Plan, corpora: Corpora, trainees: Mapping[str, Trainee]) -> list
         {
             "recipe": plan.recipe.name,
             "variant": name,
+            "device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else "cpu",
             "precision": str(trainee.dtype).removeprefix("torch."),
             "multiplied_out": trainee.model.multiplies_out(),
             "threads": torch.get_num_threads(),

@@ -100,7 +100,8 @@ def _training(config: Mapping[str, Any]) -> str:
     ]
     if "seconds" in trained:
         lines.append(
-            f"{trained['step']} steps, {trained['target_tokens'] / 1e6:.1f} M target tokens, "
+            f"{trained['step'] + trained.get('steps_before', 0)} steps, "
+            f"{trained['target_tokens'] / 1e6:.1f} M target tokens, "
             f"{trained['seconds'] / 3600:.1f} hours; torch {provenance['torch']}."
         )
     return "\n".join(lines)

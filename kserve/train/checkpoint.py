@@ -60,3 +60,8 @@ def average_weights(paths: list[Path]) -> dict[str, Tensor]:
         for name, value in read_checkpoint(path)["model"].items():
             total[name] = total[name] + value.double() if name in total else value.double()
     return {name: (value / len(paths)).float() for name, value in total.items()}
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The folder of the run that wrote a checkpoint."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "weights" else checkpoint.parent

@@ -22,6 +22,9 @@ def train(
         Path | None,
         typer.Option("--out", help="Run folder; an interrupted run there goes on. [default: runs/NAME]"),
     ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="Start from these: final.pt of a run of the same sizes.")
+    ] = None,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads of each process. [default: torch's]")
     ] = None,
@@ -37,7 +40,7 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     try:
-        typer.echo(run(recipe, _folders(data), out))
+        typer.echo(run(recipe, _folders(data), out, weights))
     except RecipeError as error:
         raise InvalidParameter(str(error)) from None
 

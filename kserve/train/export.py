@@ -30,12 +30,15 @@ from kserve.architecture import (
     parse_architecture,
 )
 from kserve.runtime_layout import LayoutError, grid, multiply_layer, pack_layer, scale_inputs
+from kserve.train.checkpoint import run_folder
 from kserve.train.data import Folders, load_corpora, read_pairs
 from kserve.train.draft import Draft
 from kserve.train.recipe import parse_recipe
 from kserve.train.shortlist import with_shortlist
 
 Array = NDArray[Any]
+
+_TRAINED = ("step", "steps_before", "seconds", "target_tokens")
 
 
 class ExportError(ValueError):
@@ -97,11 +100,6 @@ def _with_shortlist(draft: Draft, source: Checkpoint, folders: Folders) -> Draft
     text = recipe.data.valid
     pairs = read_pairs(folders, text, (recipe.languages.source, recipe.languages.target))
     return with_shortlist(draft, corpora, text, pairs)
-
-
-def run_folder(checkpoint: Path) -> Path:
-    """The folder of the run that wrote a checkpoint."""
-    return checkpoint.parent.parent if checkpoint.parent.name == "weights" else checkpoint.parent
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -217,9 +215,7 @@ class _Weights:
 def _config(source: Checkpoint, quality: Mapping[str, Any]) -> dict[str, Any]:
     """config.json but for what `write_bundle` fills in."""
     recipe = source.recipe
-    progress = {
-        key: source.progress[key] for key in ("step", "seconds", "target_tokens") if key in source.progress
-    }
+    progress = {key: source.progress[key] for key in _TRAINED if key in source.progress}
     return {
         "name": recipe["name"],
         "languages": dict(recipe["languages"]),

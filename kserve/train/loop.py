@@ -25,8 +25,15 @@ from tqdm import tqdm
 
 from kserve.kmatrix import KLinear, cuda
 from kserve.train.batches import Schedule, StepPlan, make_batch
-from kserve.train.checkpoint import average_weights, read_checkpoint, save_atomically
-from kserve.train.data import Folders, load_corpora, read_pairs, read_training_pairs, train_tokenizer
+from kserve.train.checkpoint import average_weights, read_checkpoint, run_folder, save_atomically
+from kserve.train.data import (
+    Folders,
+    load_corpora,
+    read_pairs,
+    read_training_pairs,
+    train_tokenizer,
+    write_atomically,
+)
 from kserve.train.journal import Journal, Moment, Window
 from kserve.train.memory import keep_freed_memory
 from kserve.train.model import DynamicConvModel
@@ -50,8 +57,9 @@ class Progress:
 
     step: int = 0
     position: tuple[int, int] = (0, 0)  # epoch, batch of it
-    seconds: float = 0.0
+    seconds: float = 0.0  # these two with those of the run whose weights were the start
     target_tokens: int = 0
+    steps_before: int = 0  # of that run
 
 
 class Run:
@@ -62,9 +70,18 @@ class Run:
         folders: Where the text files are.
         folder: Run folder; an earlier run's checkpoint in it is resumed.
         processes: Which of the processes that train together this one is.
+        start: Weights of another run to start from, where the folder holds no checkpoint yet; its tokenizer
+            is taken over too.
     """
 
-    def __init__(self, recipe: Recipe, folders: Folders, folder: Path, processes: Processes) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folders: Folders,
+        folder: Path,
+        processes: Processes,
+        start: Path | None = None,
+    ) -> None:
         self.recipe, self.folders, self.folder, self.processes = recipe, folders, folder, processes
         self.training, self.device = recipe.training, processes.device
         if self.training.batches_per_step % processes.count:
@@ -73,6 +90,8 @@ class Run:
                 f"{processes.count} processes; make it a multiple of them"
             )
         self.dtype = choose_precision(self.training.precision, self.device)
+        if start is not None and processes.first:
+            self._take_tokenizer(start)
         self._prepare_text()
         torch.manual_seed(self.training.seed)
         self.arch = recipe.model.architecture(self.tokenizer.get_piece_size())
@@ -81,7 +100,7 @@ class Run:
         self.optimizer = make_optimizer(self.model, self.training)
         self.progress = Progress()
         self.stopped = False
-        self._resume()
+        self._resume(start)
         self.wrapped = processes.wrap(self.model)
 
     def _prepare_text(self) -> None:
@@ -110,16 +129,36 @@ class Run:
             "progress": vars(self.progress).copy(),
         }
 
-    def _resume(self) -> None:
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
+    def _take_tokenizer(self, start: Path) -> None:
+        """Weights mean nothing without the tokenizer that they were trained with."""
+        own = self.folder / "tokenizer.model"
+        theirs = run_folder(start) / "tokenizer.model"
+        if own.exists():
+            return
+        if not theirs.exists():
+            raise RecipeError(f"{theirs} is missing; the weights {start} need the tokenizer of their run")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(own, theirs.read_bytes())
+
+    def _resume(self, start: Path | None) -> None:
+        own = self.folder / "checkpoint.pt"
+        path = own if own.exists() else start
+        if path is None:
             return
         state = read_checkpoint(path)
         if state["architecture"] != self.arch.to_dict():
             raise RecipeError(f"{path} holds a model of other sizes than the recipe; use another run folder")
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = Progress(**state["progress"])
+        before = Progress(**state["progress"])
+        if path == own:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.progress = before
+        else:
+            self.progress = Progress(
+                seconds=before.seconds,
+                target_tokens=before.target_tokens,
+                steps_before=before.steps_before + before.step,
+            )
 
     def save(self) -> None:
         """Write the whole state, and the weights for averaging; keep the last `average_last` of those."""
@@ -288,13 +327,16 @@ class Run:
         return self.folder / "final.pt"
 
 
-def train(recipe_path: Path, data: Sequence[Path], folder: Path | None = None) -> Path:
+def train(
+    recipe_path: Path, data: Sequence[Path], folder: Path | None = None, start: Path | None = None
+) -> Path:
     """Train the recipe on the text under `data`; resumes if the run folder holds a checkpoint.
 
     Args:
         recipe_path: The YAML file.
         data: Folders of the text files that it names; the first that has a file is taken.
         folder: Run folder; `runs/NAME` when absent.
+        start: `final.pt` of another run of the same sizes, whose weights are the start.
 
     Returns:
         The file of the averaged weights.
@@ -306,4 +348,4 @@ def train(recipe_path: Path, data: Sequence[Path], folder: Path | None = None) -
     recipe = load_recipe(recipe_path)
     keep_freed_memory()
     with joined() as processes:
-        return Run(recipe, Folders(data), folder or Path("runs") / recipe.name, processes).run()
+        return Run(recipe, Folders(data), folder or Path("runs") / recipe.name, processes, start).run()

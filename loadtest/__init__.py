@@ -1,0 +1,1 @@
+"""Load on a running server: users, arrivals, a rival, and the command that measures both (`make load`)."""
