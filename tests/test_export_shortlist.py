@@ -86,7 +86,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def checkpoint(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    start(write_recipe(folder, recipe_dict(steps=60, learning_rate=2e-2)), text, folder / "run").run()
+    start(write_recipe(folder, recipe_dict(steps=24, learning_rate=2e-2)), text, folder / "run").run()
     return folder / "run" / "checkpoint.pt"
 
 

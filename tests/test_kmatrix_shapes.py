@@ -35,7 +35,9 @@ def check(seed: int) -> None:
     fused = None
     for isa in kernels.available():
         table = kernels.choose(isa)
-        where = f"{isa}: {layer.inputs} -> {layer.outputs}, width {layer.width}, inner {layer.inner}, {rows} rows"
+        where = (
+            f"{isa}: {layer.inputs} -> {layer.outputs}, width {layer.width}, inner {layer.inner}, {rows} rows"
+        )
         got = table.kmatrix(layer, weights, x)
         assert (np.abs(got - want) <= bound + np.finfo(np.float32).tiny).all(), where
         one = int(rng.integers(rows))
