@@ -276,6 +276,8 @@ def test_pages_under_a_prefix(visit: Open, german: Callable[[str], str]) -> None
         one.shows(german(HUND))
         one.page.get_by_role("link", name="Compare").click()
         expect(one.page).to_have_url(f"{server.url}/compare")
+        one.page.wait_for_load_state("networkidle")
+        one.page.close()  # before its server
 
 
 @pytest.mark.parametrize("path", ["/", "/compare"])
