@@ -1,7 +1,7 @@
-"""The engine built with AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer, under its own tests.
+"""The engine built with AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer, under its tests.
 
-Each build goes beside a copy of the package, and a second Python runs tests on it with the sanitizer's run-time
-loaded first: they decode alone and in batches, from several threads, cancel, fail and shut down.
+Each build goes beside a copy of the package, and a second Python runs tests on it with the sanitizer's
+run-time loaded first: they decode alone and in batches, from several threads, cancel, fail and shut down.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.proof  # it builds the engine twice
 
 @dataclass(frozen=True)
 class Sanitizer:
-    """What to build with, what must be in memory first, how it is set, and what it must have put into the code."""
+    """What to build with, what must be in memory first, how it is set, and what must be in the code."""
 
     flags: str
     runtime: str
@@ -65,8 +65,8 @@ THREADED = [
     "tests/test_control.py",
     f"{BATCHING}::test_calls_from_several_threads_do_not_mix",
 ]
-# Searches take one path of several: instrumented code is slow, and the kernels have tests of their own. Memory
-# that a sanitizer keeps back says nothing about memory that is kept.
+# Searches take one path of several: instrumented code is slow, and the kernels have tests of their own.
+# Memory that a sanitizer keeps back says nothing about memory that is kept.
 ONE_PATH = "not scalar and not avx512 and not amx and not nothing_is_kept"
 SMALL = "not ten_thousand"
 
