@@ -9,6 +9,7 @@
 #   make stub     write that stub anew
 #   make proof    what takes longer: a bare install without torch, the engine against torch on real text, the pages in
 #                 a browser, the image, load
+#   make sanitize the engine's tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 #   make gpu      on a machine with a CUDA device: parity, gradients, compute-sanitizer, times
 #   make install  install into the Python that PYTHON names
 
@@ -18,17 +19,20 @@ BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt pyproject.toml $(shell find cpp -not -path 'cpp/cuda/*' '(' -name '*.cpp' -o -name '*.h' ')')
 CXX_FILES := $(shell find cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 
-.PHONY: run test check bench load image page stub proof gpu install
+.PHONY: run test check bench load image page stub proof sanitize gpu install
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.ready
 	$(BIN)/kserve serve $(ARGS)
 
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m 'not proof' $(ARGS)
+	$(BIN)/python -m pytest -m 'not proof and not sanitizers' $(ARGS)
 
 proof: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -m proof $(ARGS)
+
+sanitize: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -m sanitizers $(ARGS)
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
@@ -68,12 +72,12 @@ stub: $(VENV)/.ready-dev
 	cp build/stub/kserve/_engine/*.pyi kserve/_engine/
 
 # compute-sanitizer slows everything a hundredfold: it gets the tests marked for it, small ones of every kind.
-SANITIZE := compute-sanitizer --error-exitcode 1 --target-processes all
+CUDA_SANITIZE := compute-sanitizer --error-exitcode 1 --target-processes all
 gpu: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -m gpu
-	$(SANITIZE) --tool memcheck $(BIN)/python -m pytest -m 'gpu and sanitize'
-	$(SANITIZE) --tool racecheck $(BIN)/python -m pytest -m 'gpu and sanitize'
-	$(SANITIZE) --tool initcheck $(BIN)/python -m pytest -m 'gpu and sanitize'
+	$(CUDA_SANITIZE) --tool memcheck $(BIN)/python -m pytest -m 'gpu and sanitize'
+	$(CUDA_SANITIZE) --tool racecheck $(BIN)/python -m pytest -m 'gpu and sanitize'
+	$(CUDA_SANITIZE) --tool initcheck $(BIN)/python -m pytest -m 'gpu and sanitize'
 	$(BIN)/kserve bench cuda --json $(RESULTS)/cuda.json
 
 install:
