@@ -222,12 +222,11 @@ class Batcher:
                 request.done.set_result(None)
 
     def _forget(self, number: int) -> None:
-        """It ends within a decoder step; the engine keeps a request, done or not, until it is told."""
+        """What it has in threads ends within a decoder step."""
         request = self._requests.pop(number, None)
-        if request is None:
-            return
-        self._cancelled += len(request.found) < request.sentences
-        self._batcher.cancel(number)
+        if request is not None and len(request.found) < request.sentences:
+            self._cancelled += 1
+            self._batcher.cancel(number)
 
 
 def _fail(request: _Request, error: BaseException) -> None:

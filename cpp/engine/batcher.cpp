@@ -51,6 +51,7 @@ struct Batcher::Entry {
   DecodingOptions decoding;
   Request request;
   std::size_t next = 0;  // the first sentence that no thread has begun
+  std::size_t unfinished = submission.sources.size();
   Clock::time_point arrived = Clock::now();
 
   Call call() const { return {submission.sources, submission.prefixes, false}; }
@@ -284,10 +285,12 @@ void Batcher::work(Worker& worker) {
   worker.running.clear();
 }
 
+// A request whose last sentence leaves is known no more.
 void Batcher::leave(const Running& one) {
   const std::lock_guard<std::mutex> guard(lock_);
   --stats_.running_sentences;
   stats_.source_tokens += one.source_tokens();
+  if (--one.entry->unfinished == 0) entries_.erase(one.entry->id);
 }
 
 // Tells what has ended, and forgets it.
