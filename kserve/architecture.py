@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from kserve import dense_layout
 from kserve.errors import BundleConfigError
@@ -128,7 +128,7 @@ def linear_layers(shape: ModelShape) -> list[LinearLayer]:
         ("decoder", shape.decoder_kernels, DECODER_SITES),
     )
     return [
-        LinearLayer(f"{side}.{index}.{site}", site, *_sizes(shape, site, taps))
+        LinearLayer(f"{side}.{index}.{site}", site, *site_sizes(shape, site, taps))
         for side, kernels, sites in sides
         for index, taps in enumerate(kernels)
         for site in sites
@@ -193,8 +193,21 @@ def _weight(layer: LinearLayer, kind: LinearKind) -> dict[str, TensorSpec]:
     return {"kmatrix": TensorSpec("U32", (cut.rows, cut.cols, words(cut.stored, kind.width)))}
 
 
-def _sizes(shape: ModelShape, site: str, taps: int) -> tuple[int, int]:
-    """Inputs and outputs of a site in a layer whose convolution has `taps` taps."""
+class SiteWidths(Protocol):
+    """What the sizes of the linear layers follow from."""
+
+    @property
+    def d_model(self) -> int: ...
+    @property
+    def d_ffn(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def glu(self) -> bool: ...
+
+
+def site_sizes(shape: SiteWidths, site: str, taps: int) -> tuple[int, int]:
+    """Inputs and outputs of a site's linear layer in a layer whose convolution has `taps` taps."""
     d = shape.d_model
     sizes = {
         "conv_in": (d, 2 * d if shape.glu else d),

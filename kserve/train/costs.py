@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from kserve.architecture import DECODER_SITES, ENCODER_SITES
+from kserve.architecture import DECODER_SITES, ENCODER_SITES, site_sizes
 from kserve.kmatrix.layers import kmatrix_numbers
 from kserve.train.spec import Architecture, LinearSpec
 
@@ -17,14 +17,14 @@ def linear_numbers(arch: Architecture) -> int:
         for taps in kernels
         for site in sites
     ]
-    return sum(_numbers(arch.linear[site], *arch.sizes(site, taps)) for site, taps in layers)
+    return sum(_numbers(arch.linear[site], *site_sizes(arch, site, taps)) for site, taps in layers)
 
 
 def decoder_multiply_adds(arch: Architecture) -> int:
     """Multiply-adds of the decoder's linear layers for a token; keys and values are made once a sentence."""
     sites = [site for site in DECODER_SITES if site not in ("key", "value")]
     return sum(
-        _multiply_adds(arch.linear[site], *arch.sizes(site, taps))
+        _multiply_adds(arch.linear[site], *site_sizes(arch, site, taps))
         for taps in arch.decoder_kernels
         for site in sites
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kserve.architecture import SITES
+from kserve.architecture import SITES, site_sizes
 from kserve.kmatrix import KLinear, linear
 from kserve.kmatrix.layers import kmatrix_numbers
 from kserve.kmatrix.rivals import CirculantLinear, LowRankLinear
@@ -88,20 +88,9 @@ class Architecture:
         if set(self.linear) != set(SITES):
             raise ValueError(f"linear sites {sorted(self.linear)}; expected {sorted(SITES)}")
 
-    def sizes(self, site: str, taps: int) -> tuple[int, int]:
-        """Inputs and outputs of a site's linear layer in a layer whose convolution has so many taps."""
-        d = self.d_model
-        special = {
-            "conv_in": (d, 2 * d if self.glu else d),
-            "kernel": (d, self.heads * taps),
-            "ffn_in": (d, self.d_ffn),
-            "ffn_out": (self.d_ffn, d),
-        }
-        return special.get(site, (d, d))
-
     def make(self, site: str, taps: int) -> nn.Module:
         """A new linear layer of that site."""
-        return self.linear[site].make(*self.sizes(site, taps))
+        return self.linear[site].make(*site_sizes(self, site, taps))
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
