@@ -81,7 +81,8 @@ def with_shortlist(draft: Draft, corpora: Corpora, text: str, pairs: Pairs) -> D
     """
     probability = _translations(corpora, draft.config["architecture"]["vocab_size"])
     counts = _target_counts(corpora, len(probability))
-    whole = _bleu(draft, pairs, shortlist=False)
+    with _written(draft) as translator:
+        whole = _bleu(translator, pairs, shortlist=False)
     tried: list[tuple[float, Draft]] = []
     for size in SIZES:
         lists = _make_lists(probability, counts, size)
@@ -115,13 +116,12 @@ def _cost(draft: Draft, lists: Shortlist, pairs: Pairs) -> dict[str, float]:
     with _written(draft) as translator:
         ids = map(translator.tokenizer.encode, (source for source, _ in pairs))
         listed = [len(lists.of(sentence)) for sentence in ids]
-    return {"bleu": _bleu(draft, pairs, shortlist=True), "listed": float(np.mean(listed))}
+        return {"bleu": _bleu(translator, pairs, shortlist=True), "listed": float(np.mean(listed))}
 
 
-def _bleu(draft: Draft, pairs: Pairs, shortlist: bool) -> float:
+def _bleu(translator: Translator, pairs: Pairs, shortlist: bool) -> float:
     text = TestSet([source for source, _ in pairs], [target for _, target in pairs])
-    with _written(draft) as translator:
-        return float(evaluate(translator, text, {"shortlist": shortlist})["bleu"])
+    return float(evaluate(translator, text, {"shortlist": shortlist})["bleu"])
 
 
 @contextmanager
