@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # One thread for torch here and in the processes that tests start: on a busy machine its threads wait for each
 # other far longer than they compute. The engine's own thread counts are not touched by it.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import httpx
 import numpy as np
 import pytest
+import tiny_bundle
+from server_process import Server
 
 from kserve._engine import kernels
+from kserve.translator import Translator
 
 ISAS = ("scalar", "avx2", "avx512", "avx512vnni", "amx")
 
@@ -43,6 +48,19 @@ def wide_tables() -> list[kernels.Kernels]:
     if len(names) < 2:
         pytest.skip(f"needs two paths with fused multiply-add; this processor has {names}")
     return [kernels.choose(name) for name in names]
+
+
+@pytest.fixture(scope="module")
+def translator() -> Translator:
+    """What a server with the tiny bundle answers, from the library."""
+    return Translator(tiny_bundle.bundle_folder(), threads=1)
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[httpx.Client]:
+    """A client of the module's own fixture `server`."""
+    with server.client() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

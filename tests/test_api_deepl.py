@@ -25,17 +25,6 @@ def server() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def translator() -> Translator:
-    return Translator(tiny_bundle.bundle_folder(), threads=1)
-
-
 def ask(client: httpx.Client, **fields: Any) -> httpx.Response:
     return client.post("/v2/translate", json={"target_lang": "EN-US", **fields})
 

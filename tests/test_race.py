@@ -26,12 +26,6 @@ def server() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as opened:
-        yield opened
-
-
 def test_both_translate_and_are_timed(client: httpx.Client, server: Server) -> None:
     answer = client.post("/v1/compare", json={"text": HUND, "source": "de", "target": "en"})
     assert answer.status_code == 200, answer.text

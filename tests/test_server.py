@@ -53,11 +53,6 @@ def until(condition: Any, seconds: float = 60) -> bool:
     return False
 
 
-@pytest.fixture(scope="module")
-def translator() -> Translator:
-    return Translator(tiny_bundle.bundle_folder(), threads=1)
-
-
 def test_a_full_queue_refuses_at_once_and_the_loop_stays_free() -> None:
     """One long request runs and one waits; a third is refused, and other paths answer meanwhile."""
     with serving(tiny_bundle.bundle_folder(), threads="1", max_queued_tokens="100", **WIDE) as server:

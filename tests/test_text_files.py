@@ -10,7 +10,6 @@ from xml.dom import minidom
 
 import docx
 import pytest
-import tiny_bundle
 from odf.opendocument import OpenDocumentText
 from odf.text import A, H, LineBreak, Note, NoteBody, NoteCitation, P, S, Span, Tab
 from test_text_markup import run
@@ -23,11 +22,6 @@ from kserve.text.files.subtitles import _cuts
 from kserve.text.place import Word
 
 HUND = "Ein Hund rennt über die Wiese."
-
-
-@pytest.fixture(scope="module")
-def translator() -> Translator:
-    return Translator(tiny_bundle.bundle_folder(), threads=1)
 
 
 def translated(translator: Translator, name: str, data: bytes) -> bytes:

@@ -8,7 +8,6 @@ from collections import Counter
 from typing import Any
 
 import pytest
-import tiny_bundle
 
 from kserve import Translator
 from kserve.text.blocks import Block, Document, pieces_of
@@ -19,11 +18,6 @@ from kserve.text.place import TOKEN, Word, placed
 from kserve.text.plain import parse_plain
 from kserve.text.tags import tags
 from kserve.text.xml import XmlRules, parse_xml
-
-
-@pytest.fixture(scope="module")
-def translator() -> Translator:
-    return Translator(tiny_bundle.bundle_folder(), threads=1)
 
 
 def run(translator: Translator, *documents: Document, wish: Wish | None = None) -> list[Translated]:

@@ -31,11 +31,6 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def translator() -> Translator:
-    return Translator(tiny_bundle.bundle_folder(), threads=1)
-
-
 def test_a_text_gives_a_translation_a_list_gives_a_list(translator: Translator) -> None:
     one = translator.translate(TEXTS[0])
     many = translator.translate(TEXTS)

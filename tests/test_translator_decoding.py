@@ -15,11 +15,6 @@ TEXT = "Ein Hund rennt über die Wiese."
 TWO = "Wo ist der nächste Bahnhof?\nEr trinkt jeden Abend eine Tasse Tee."
 
 
-@pytest.fixture(scope="module")
-def translator() -> Translator:
-    return Translator(tiny_bundle.bundle_folder(), threads=1)
-
-
 def pieces(translator: Translator, text: str) -> list[str]:
     return translator.tokenizer.pieces(translator.tokenizer.encode(text)[:-1])
 

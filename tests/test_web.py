@@ -22,12 +22,6 @@ def server() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as opened:
-        yield opened
-
-
 @pytest.mark.parametrize("path", PAGES)
 def test_a_page_runs_and_loads_only_what_is_the_servers_own(client: httpx.Client, path: str) -> None:
     page = client.get(path)
