@@ -43,9 +43,10 @@ Error check(const Sizes& sizes);
 Plan plan_forward(const Sizes& sizes, const Limits& limits);
 Plan plan_backward(const Sizes& sizes, const Limits& limits);
 
-template <class X, class W>
-ForwardArguments<X, W> forward_arguments(const Sizes& sizes, const Plan& plan) {
-  ForwardArguments<X, W> a = {};
+// What the arguments of both directions begin with.
+template <class Arguments>
+Arguments common_arguments(const Sizes& sizes, const Plan& plan) {
+  Arguments a = {};
   a.cut = plan.cut;
   a.rows = sizes.rows;
   a.in = sizes.in;
@@ -57,15 +58,13 @@ ForwardArguments<X, W> forward_arguments(const Sizes& sizes, const Plan& plan) {
 }
 
 template <class X, class W>
+ForwardArguments<X, W> forward_arguments(const Sizes& sizes, const Plan& plan) {
+  return common_arguments<ForwardArguments<X, W>>(sizes, plan);
+}
+
+template <class X, class W>
 BackwardArguments<X, W> backward_arguments(const Sizes& sizes, const Plan& plan) {
-  BackwardArguments<X, W> a = {};
-  a.cut = plan.cut;
-  a.rows = sizes.rows;
-  a.in = sizes.in;
-  a.out = sizes.out;
-  a.tile = sizes.tile;
-  a.grid_rows = plan.grid_rows;
-  a.grid_cols = plan.grid_cols;
+  auto a = common_arguments<BackwardArguments<X, W>>(sizes, plan);
   a.workers = plan.workers;
   a.segment = plan.segment;
   return a;
