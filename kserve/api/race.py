@@ -15,6 +15,7 @@ from typing import Any
 from kserve.api.bundles import Loaded
 from kserve.api.logs import say
 from kserve.api.metrics import Metrics
+from kserve.api.service import LOOP_GUARD
 from kserve.errors import InvalidParameter, Overloaded
 from kserve.text.job import Wish, translate
 from kserve.text.plain import parse_plain
@@ -26,7 +27,6 @@ MAX_CHARACTERS = 500
 RUNS = 7  # of each, in turn; a race counts as so many texts
 PRECISION = "int8"  # the fastest that a dense layer can be here: a rival should be as good as we can make it
 _KEEP_SECONDS = 300.0
-_LOOP_GUARD = 4
 
 
 class Races:
@@ -79,7 +79,7 @@ def race(own: Translator, twin: Translator, text: str) -> dict[str, Any]:
     tokens: dict[str, int] = {}
     for _ in range(RUNS + 1):
         for name, one in entrants.items():
-            options = one.options(loop_guard=_LOOP_GUARD)
+            options = one.options(loop_guard=LOOP_GUARD)
             started = time.perf_counter()
             found = one.engine.translate(ids, options)
             seconds[name].append(time.perf_counter() - started)
@@ -95,7 +95,7 @@ def _told(one: Translator, text: str, seconds: list[float], tokens: int) -> dict
     facts = one.bundle.describe()
     linear = one.bundle.shape.linear.values()
     return {
-        "text": one.translate(text, loop_guard=_LOOP_GUARD).text,
+        "text": one.translate(text, loop_guard=LOOP_GUARD).text,
         "median_ms": round(1e3 * statistics.median(seconds), 3),
         "min_ms": round(1e3 * min(seconds), 3),
         "max_ms": round(1e3 * max(seconds), 3),
