@@ -7,9 +7,12 @@ is shown.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -56,18 +59,26 @@ def require_device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
+@cache
+def _recording_stream() -> torch.cuda.Stream:
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+
+def _own_stream(device: torch.device) -> AbstractContextManager[object]:
+    """The stream for everything: in the end a backward pass waits for the streams that its leaves belong to,
+    and a wait for the default stream breaks the recording of a graph off."""
+    return torch.cuda.stream(_recording_stream()) if device.type == "cuda" else nullcontext()
+
+
 def cuda_clock(call: Call) -> Timer:
     """Times a call on the device, recorded as a CUDA graph."""
-    beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):
+    graph = torch.cuda.CUDAGraph()
+    with torch.autograd.set_multithreading_enabled(False):
         for _ in range(3):  # what is compiled, chosen or allocated on first use
             call()
-    torch.cuda.current_stream().wait_stream(beside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(CALLS_IN_GRAPH):
-            call()
+        with torch.cuda.graph(graph, stream=_recording_stream()):
+            for _ in range(CALLS_IN_GRAPH):
+                call()
 
     def once() -> float:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
@@ -83,10 +94,10 @@ def cuda_clock(call: Call) -> Timer:
 def run_cuda(plan: CudaPlan, device: torch.device, clock: Clock = cuda_clock) -> list[dict[str, Any]]:
     """A record for each size, number of rows, and `forward` or `training` (forward and backward)."""
     records = []
-    for size in plan.sizes:
-        torch.manual_seed(size)
-        layer = KLinear(size, size, bias=False).to(device)
-        for rows in plan.rows:
+    with _own_stream(device):
+        for size, rows in itertools.product(plan.sizes, plan.rows):
+            torch.manual_seed(size)
+            layer = KLinear(size, size, bias=False).to(device)
             x = torch.randn(rows, size, device=device)
             check(layer, x)
             for mode, calls in (("forward", forward_calls(layer, x)), ("training", training_calls(layer, x))):
