@@ -45,7 +45,8 @@ def assert_same_weights(left: Path, right: Path) -> None:
 
 def test_training_learns_and_leaves_everything_behind(text: Path, tmp_path: Path) -> None:
     recipe = write_recipe(
-        tmp_path, recipe_dict(steps=120, learning_rate=2e-2, save_every=30, validate_every=60)
+        tmp_path,
+        recipe_dict(steps=120, learning_rate=2e-2, twiddle_rate=1.0, save_every=30, validate_every=60),
     )
     final = train(recipe, [text], tmp_path / "run")
     assert final == tmp_path / "run" / "final.pt"
