@@ -12,6 +12,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
+from matplotlib.ticker import NullFormatter
 
 
 def plot_curves(log: Path, out: Path, title: str) -> None:
@@ -55,7 +56,10 @@ def plot_sweep(records: Sequence[Mapping[str, Any]], out: Path) -> None:
         xlabel="multiply-adds of the decoder a token, output layer left out",
         ylabel=f"BLEU, {test}",
     )
+    left.xaxis.set_minor_formatter(NullFormatter())
     right.set(xlabel="target tokens/s, greedy, one sentence, one thread")
+    for axes in (left, right):
+        axes.margins(x=0.25)  # room for the names
     figure.tight_layout()
     figure.savefig(out, dpi=120)
     pyplot.close(figure)

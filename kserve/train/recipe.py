@@ -106,7 +106,7 @@ class Training(_Section):
     batch_tokens: PositiveInt = 3000  # tokens of a batch, at most, on either side
     batches_per_step: PositiveInt = 1  # whose gradients are added up; shared out to the processes of torchrun
     learning_rate: float = Field(default=2e-3, gt=0)  # at the end of the warm-up
-    # Learning rate of twiddles over that of the rest: they are larger numbers (docs/design.md, "K against dense").
+    # Learning rate of twiddles over that of the rest: they are larger numbers (docs/design.md, "Training").
     twiddle_rate: float = Field(default=4.0, gt=0)
     warmup_steps: PositiveInt = 800
     cooldown: float = Field(
