@@ -133,9 +133,7 @@ def _while(target: Target, offline: Offline, seconds: float) -> Tally:
     return tally
 
 
-def _send_arrays(
-    url: str, translations: dict[str, str], told: Connection, begun: Event, stop: Event
-) -> None:
+def _send_arrays(url: str, translations: dict[str, str], told: Connection, begun: Event, stop: Event) -> None:
     """Big arrays one after the other; tells how many were answered. None may be answered wrongly."""
     traffic = Traffic(translations, "array", 2, min(BIG, len(translations)))
     tally = Tally()
