@@ -224,8 +224,8 @@ void Batcher::begin(Worker& worker) {
   worker.batch.prepare(jobs);
 }
 
-// The sentences that take the next step: all of small requests, and of large ones, however many these are, the
-// oldest ones with no more hypotheses than the small requests have together.
+// The sentences that take the next step: all of small requests, and of large ones, however many these are,
+// the oldest ones with no more hypotheses than the small requests have together.
 std::vector<Batcher::Running*> Batcher::choose(Worker& worker) const {
   std::size_t small = 0;
   for (const Running& one : worker.running) small += one.entry->is_large ? 0 : one.job->rows();
