@@ -97,7 +97,7 @@ class ServerSettings(Settings):
         256, ge=1, description="translation requests under way at once, if they are quick enough"
     )
     target_seconds: float = Field(
-        0.5, gt=0, description="seconds for a short text; when it takes longer, fewer requests are let in"
+        0.25, gt=0, description="seconds for a short text; when it takes longer, fewer requests are let in"
     )
     max_queued_tokens: int = Field(50_000, ge=1, description="tokens that may wait for the engine")
     max_connections: int = Field(20_000, ge=1, description="open connections")

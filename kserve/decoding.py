@@ -65,7 +65,7 @@ class Request:
         text = self._given.get("prefix", "")
         if not isinstance(text, str):
             raise InvalidParameter(f"prefix is {type(text).__name__}; expected str")
-        return self.prefix_ids(self._tokenizer.encode(text)[:-1], text)
+        return self.prefix_ids(self._tokenizer.encode(text)[:-1], text) if text else []
 
     def prefix_ids(self, ids: list[int], shown: object) -> list[int]:
         """The ids, if the model can produce them."""

@@ -8,6 +8,7 @@ unknown id.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import sentencepiece
 
@@ -58,11 +59,13 @@ class Tokenizer:
                 f"{(UNKNOWN, BEGIN, END, PADDING)}. Train it with these ids."
             )
         self._processor = processor
+        # A sentence is counted first, to see whether it is too long, then encoded.
+        self._ids = lru_cache(4)(processor.EncodeAsIds)
         self.size = pieces
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text, the end id last."""
-        return [*self._processor.EncodeAsIds(clean(text)), END]
+        return [*self._ids(clean(text)), END]
 
     def encode_spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids of the text, the end id last, and where in the text each but the last comes from."""

@@ -21,7 +21,7 @@ from kserve.bench.machine import resident_bytes
 from loadtest.rival import SETTING
 
 ROOT = Path(__file__).resolve().parents[1]
-_START_SECONDS = 60
+START_SECONDS = 60
 _STOP_SECONDS = 30
 # Every request counts as one address's; nothing is to be refused for its rate alone.
 _UNLIMITED = {"KSERVE_RATE": "1000000000", "KSERVE_LOG_LEVEL": "warning"}
@@ -86,11 +86,11 @@ def _running(name: str, port: int, command: Sequence[str], settings: dict[str, s
 def wait_ready(target: Target) -> float:
     """Seconds until /ready answers 200."""
     started = time.perf_counter()
-    while time.perf_counter() - started < _START_SECONDS and target.process.poll() is None:
+    while time.perf_counter() - started < START_SECONDS and target.process.poll() is None:
         with suppress(URLError, ConnectionError), urllib.request.urlopen(target.url + "/ready", timeout=5):
             return time.perf_counter() - started
         time.sleep(0.01)
-    raise RuntimeError(f"{target.name} was not ready within {_START_SECONDS} s")
+    raise RuntimeError(f"{target.name} was not ready within {START_SECONDS} s")
 
 
 @dataclass(frozen=True)

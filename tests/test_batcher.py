@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from small_models import sentences, small_model
 
-from kserve._engine import DecodingOptions, Engine, Hypothesis, Sampling
+from kserve._engine import Constraints, DecodingOptions, Engine, Hypothesis, Sampling
 from kserve.batcher import Batcher
 from kserve.bench.machine import resident_bytes
 from kserve.errors import DeadlineExceeded, InvalidParameter, NotReady, Overloaded
@@ -18,6 +18,7 @@ from kserve.errors import DeadlineExceeded, InvalidParameter, NotReady, Overload
 MODEL = small_model("kmatrix")
 SOURCES = sentences(40, MODEL.sizes.vocab_size)
 OPTIONS = DecodingOptions(beam_size=2, n_best=2)
+LONG = DecodingOptions(beam_size=1, max_length=60, constraints=Constraints(min_length=60))
 HEAVY = DecodingOptions(beam_size=16, max_length=200, max_length_ratio=100)
 
 
@@ -104,6 +105,25 @@ def test_a_single_sentence_overtakes_a_thousand() -> None:
     left, done = drive(work, limit=100_000)
     assert left > 2000
     assert done < 1000
+
+
+def test_large_requests_make_room_in_a_step_for_a_small_one() -> None:
+    """Two of them, because a large request of the service comes as several."""
+
+    async def work(batcher: Batcher) -> tuple[float, float]:
+        large = [asyncio.create_task(batcher.decode(SOURCES * 20, HEAVY)) for _ in range(2)]
+        while batcher.stats().steps < 50:
+            await asyncio.sleep(0.001)
+        before = batcher.stats()
+        await batcher.decode(SOURCES[-1:], LONG)
+        after = batcher.stats()
+        for one in large:
+            one.cancel()
+        return before.rows / before.steps, (after.rows - before.rows) / (after.steps - before.steps)
+
+    alone, beside = drive(work, limit=100_000)
+    assert alone >= 2 * HEAVY.beam_size
+    assert beside < alone / 2
 
 
 def test_a_full_queue_says_when_there_is_room() -> None:

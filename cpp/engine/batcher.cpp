@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <limits>
 #include <system_error>
 #include <utility>
 
@@ -29,15 +30,14 @@ void give_way() {
 using Clock = std::chrono::steady_clock;
 
 // Source tokens times hypotheses that a thread works on together, and by how much the first sentence of a
-// request that has none there may exceed it.
-constexpr std::size_t kBudget = 4096;
-constexpr std::size_t kReserve = 2048;
-// Hypotheses that every request has in a step where others have fewer.
+// request that has none there may exceed it. Wider steps make no more tokens a second, they only last longer,
+// and whoever comes meanwhile waits for the end of one.
+constexpr std::size_t kBudget = 1024;
+constexpr std::size_t kReserve = 512;
+// Hypotheses that large requests have in a step, however few those of small ones are.
 constexpr std::size_t kFewRows = 4;
-// Source tokens that are encoded between two steps: a sentence of another request waits for them, and where
-// there is one, for far fewer.
-constexpr std::size_t kTokensAtOnce = 256;
-constexpr std::size_t kFewTokens = 48;
+// Source tokens that are encoded between two steps; everybody at work waits for them.
+constexpr std::size_t kTokensAtOnce = 64;
 
 }  // namespace
 
@@ -53,8 +53,14 @@ struct Batcher::Entry {
   std::size_t next = 0;  // the first sentence that no thread has begun
   std::size_t unfinished = submission.sources.size();
   Clock::time_point arrived = Clock::now();
+  const bool is_large = whole_cost() > kBudget;  // it fills a thread on its own
 
   Call call() const { return {submission.sources, submission.prefixes, false}; }
+  std::size_t whole_cost() const {
+    std::size_t sum = 0;
+    for (const Sentence& source : submission.sources) sum += cost(source.size(), decoding);
+    return sum;
+  }
   bool has_more() const { return next < submission.sources.size(); }
   bool is_forgotten() const { return decoding.control.cancel->cancelled(); }
 };
@@ -119,23 +125,28 @@ Batcher::Id Batcher::submit(Submission submission) {
                       std::to_string(submission.options.lanes()));
   }
   check({submission.sources, submission.prefixes, false}, submission.options, engine_.architecture());
-  const std::lock_guard<std::mutex> guard(lock_);
+  std::unique_lock<std::mutex> guard(lock_);
   const Id id = ++last_id_;
-  const bool is_empty = submission.sources.empty();
+  const std::size_t count = submission.sources.size();
   submission.options.control.cancel = std::make_shared<CancelToken>();
   if (submission.tells_tokens) {
     submission.options.control.on_token = [this, id](std::int64_t sentence, std::int32_t token) {
       tell({Event::Kind::kToken, id, static_cast<std::size_t>(sentence), token, {}, {}, 0.0});
     };
   }
-  if (is_empty) return id;
+  if (count == 0) return id;
   const auto entry = std::make_shared<Entry>(id, std::move(submission));
   entries_[id] = entry;
   turns_.push_back(entry);
-  stats_.queued_sentences += entry->submission.sources.size();
+  stats_.queued_sentences += count;
   for (const Sentence& source : entry->submission.sources) stats_.queued_tokens += source.size();
   if (threads_.empty()) start_threads();
-  arrival_.notify_all();
+  guard.unlock();  // whoever is woken wants it
+  if (count == 1) {
+    arrival_.notify_one();
+  } else {
+    arrival_.notify_all();
+  }
   return id;
 }
 
@@ -178,26 +189,13 @@ void Batcher::take(Worker& worker, const EntryPointer& entry) {
   ++stats_.running_sentences;
 }
 
-// Whether all that this thread has and could take is of one request.
-bool Batcher::serves_one(const Worker& worker) const {
-  const Entry* one = nullptr;
-  const auto is_other = [&](const EntryPointer& entry) {
-    if (one == nullptr) one = entry.get();
-    return entry.get() != one;
-  };
-  return std::none_of(worker.running.begin(), worker.running.end(),
-                      [&](const Running& running) { return is_other(running.entry); }) &&
-         std::none_of(turns_.begin(), turns_.end(),
-                      [&](const EntryPointer& entry) { return entry->has_more() && is_other(entry); });
-}
-
 // Takes what there is room for, but no more than this thread's share of what waits; waits when there is
 // nothing to do. False when the thread is to end.
 bool Batcher::admit(Worker& worker) {
   std::unique_lock<std::mutex> guard(lock_);
   while (!stopping_) {
     std::size_t share = (stats_.queued_sentences + thread_count_ - 1) / thread_count_;
-    std::size_t room = serves_one(worker) ? kTokensAtOnce : kFewTokens;
+    std::size_t room = kTokensAtOnce;
     for (EntryPointer entry; share > 0 && room > 0 && (entry = next_entry(worker)); --share) {
       take(worker, entry);
       room -= std::min(room, worker.running.back().source_tokens());
@@ -226,24 +224,17 @@ void Batcher::begin(Worker& worker) {
   worker.batch.prepare(jobs);
 }
 
-// The sentences that take the next step, the oldest of each request first.
+// The sentences that take the next step: all of small requests, and of large ones, however many these are,
+// the oldest ones with no more hypotheses than the small requests have together.
 std::vector<Batcher::Running*> Batcher::choose(Worker& worker) const {
-  std::map<const Entry*, std::size_t> rows;
-  std::size_t total = 0;
-  for (const Running& one : worker.running) {
-    rows[one.entry.get()] += one.job->rows();
-    total += one.job->rows();
-  }
-  std::map<const Entry*, std::size_t> left;
-  for (const auto& [entry, count] : rows) {
-    left[entry] = rows.size() == 1 ? count : std::max(total - count, kFewRows);
-  }
+  std::size_t small = 0;
+  for (const Running& one : worker.running) small += one.entry->is_large ? 0 : one.job->rows();
+  std::size_t room = small == 0 ? std::numeric_limits<std::size_t>::max() : std::max(small, kFewRows);
   std::vector<Running*> chosen;
   for (Running& one : worker.running) {
-    std::size_t& room = left[one.entry.get()];
     const std::size_t count = one.job->rows();
-    if (count == 0 || room == 0) continue;
-    room -= std::min(room, count);
+    if (count == 0 || (one.entry->is_large && room == 0)) continue;
+    if (one.entry->is_large) room -= std::min(room, count);
     chosen.push_back(&one);
   }
   return chosen;
@@ -321,9 +312,12 @@ void Batcher::deliver(Worker& worker) {
 }
 
 void Batcher::tell(Event event) {
-  const std::lock_guard<std::mutex> guard(events_lock_);
-  events_.push_back(std::move(event));
-  if (events_.size() > 1) return;
+  {
+    const std::lock_guard<std::mutex> guard(events_lock_);
+    events_.push_back(std::move(event));
+    if (events_.size() > 1) return;
+  }
+  // Not under the lock: the one who is woken takes it at once, and has the processor before this thread does.
   const std::uint64_t one = 1;
   // It cannot fail: the counter is far from full.
   const ssize_t written = write(descriptor_, &one, sizeof one);

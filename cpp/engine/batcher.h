@@ -1,8 +1,8 @@
 // Sentences of many requests, decoded by threads of its own that never call back: what happens is collected.
 //
-// Each thread has a batch that sentences join and leave at every step. Requests take turns, and in a step
-// none has many more hypotheses than all the others together, so that a thousand sentences of one do not slow
-// down the single one of another.
+// Each thread has a batch that sentences join and leave at every step. Requests take turns, a step is short,
+// and in it large requests have no more hypotheses than the small ones beside them, so that a thousand
+// sentences of one do not slow down the single one of another.
 #pragma once
 
 #include <atomic>
@@ -80,7 +80,6 @@ class Batcher {
   void start_threads();
   void work(Worker& worker);
   bool admit(Worker& worker);
-  bool serves_one(const Worker& worker) const;
   EntryPointer next_entry(const Worker& worker);
   void take(Worker& worker, const EntryPointer& entry);
   void begin(Worker& worker);

@@ -8,6 +8,7 @@ import logging
 import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from kserve.translator import Translator
 
 _BACKLOG = 4096
+# Seconds after which a thread that works on a large text or answer lets the event loop have the interpreter;
+# Python's own are ten times as many, and a request comes back to the loop several times.
+_SWITCH_SECONDS = 0.0005
 
 
 def run(settings: ServerSettings) -> None:
@@ -34,6 +38,7 @@ def run(settings: ServerSettings) -> None:
     loaded, so that a broken model is an error of this command and no request ever meets it.
     """
     started = time.perf_counter()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     listener = bind(settings.host, settings.port)
     with listener, ThreadPoolExecutor(1) as pool:
         # The models are read while the web framework is imported: both take a good part of the start.

@@ -36,6 +36,8 @@ _PROTECTED = re.compile(
     """,
     re.VERBOSE,
 )
+# Something of this is in whatever that pattern finds; most texts hold none of it.
+_SIGN = re.compile(rf"[@{{$#%_]|://|www\.|{UNIT.pattern}")
 _NUMBER = re.compile(r"\d+(?:[.,:'’\u00a0\u202f]\d+)*")
 _GROUPED = re.compile(r"\d{1,3}(?:[.,'’\u00a0\u202f]\d{3})+")
 _POINT_DECIMALS = frozenset({"en", "ga", "he", "hi", "ja", "ko", "th", "zh"})
@@ -78,6 +80,8 @@ class Units:
 
     def take(self, text: str) -> str:
         """The text with everything that must survive as units."""
+        if not _SIGN.search(text):
+            return text
         return _PROTECTED.sub(lambda match: self.add(Unit(match.group(), match.lastgroup or "")), text)
 
     def kind(self, character: str) -> str:

@@ -118,8 +118,7 @@ class Sentence:
             tried = [self._joined(found, rank) for rank in range(max(map(len, found), default=1))]
         else:
             part = self.parts[0]
-            whole = [one for one in found[0] if part.masked.is_whole(self._decoded(part, one)[0])]
-            tried = [self._candidate(part, one) for one in whole]
+            tried = [self._candidate(part, one) for one in found[0] if self._is_whole(part, one)]
         if any(one.timed_out for part in found for one in part):
             self.candidates = tried or [self._kept()]  # there is no time for another attempt
             return
@@ -219,6 +218,9 @@ class Sentence:
                 words.append(Word(part.masked.restored(match.group(), self._number), tuple(over)))
         restored = part.masked.restored(text, self._number)
         return Candidate(restored, (found,), tuple(words), (tuple(part.ids),))
+
+    def _is_whole(self, part: _Part, found: Found) -> bool:
+        return not part.masked.masks or part.masked.is_whole(self._decoded(part, found)[0])
 
     def _decoded(self, part: _Part, found: Found) -> tuple[str, list[tuple[int, int]]]:
         spans: list[tuple[int, int]] = []
