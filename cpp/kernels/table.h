@@ -66,6 +66,12 @@ struct HeadSizes {
   std::size_t heads, head_dim;
 };
 
+// Rows that look at the same sentence, (count, heads * head_dim).
+struct Queries {
+  const float* numbers;
+  std::size_t count;
+};
+
 // Keys and values of a sentence, IEEE halves (length, heads * head_dim) each.
 struct Memory {
   const std::uint16_t* keys;
@@ -136,10 +142,11 @@ struct KernelTable {
   void (*dynconv_half)(const std::uint16_t* const* window, const float* weights, const HeadSizes& sizes,
                        std::size_t taps, float* y);
 
-  // Attention of one query row over cached rows. probabilities: scratch and result, (heads, length). y (heads
-  // * head_dim). Scale 1/sqrt(head_dim).
-  void (*attention)(const float* query, const Memory& memory, const HeadSizes& sizes, float* probabilities,
-                    float* y);
+  // Attention of query rows over the cached rows of their sentence. probabilities: scratch and result, (rows,
+  // heads, length). y (rows, heads * head_dim). Scale 1/sqrt(head_dim). A row's result does not depend on the
+  // others.
+  void (*attention)(const Queries& queries, const Memory& memory, const HeadSizes& sizes,
+                    float* probabilities, float* y);
 
   // y (n) = x (n) rounded to IEEE halves; what is beyond their range becomes infinite.
   void (*narrow)(const float* x, std::size_t n, std::uint16_t* y);
