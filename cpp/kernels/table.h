@@ -113,6 +113,10 @@ struct Ranking {
 };
 
 struct KernelTable {
+
+  const std::int8_t* row(std::size_t token) const {
+    return rows + (ids == nullptr ? token : static_cast<std::size_t>(ids[token])) * n;
+  }
   const char* name;  // "scalar", "avx2", "avx512" or "avx512vnni"
 
   // y (rows, out) = epilogue(x (rows, in) @ W^T). Row strides in floats. x and y must not overlap (the
