@@ -12,6 +12,7 @@ from kserve.cuda.nvcc import CudaUnavailable, compiler, library_file
 from kserve.languages import language_name
 
 if TYPE_CHECKING:
+    from kserve._engine import LayerForm
     from kserve.translator import Translator
 
 
@@ -24,8 +25,25 @@ def facts(translator: Translator) -> dict[str, Any]:
         "available_isas": _engine.available_isas(),
         "threads": translator.threads,
         "workspace_bytes": translator.engine.workspace_bytes,
+        "layers": [_layer_facts(form) for form in translator.engine.layer_forms()],
     }
     return {**translator.bundle.describe(), "engine": engine, "training": training_kernels()}
+
+
+def _layer_facts(form: LayerForm) -> dict[str, Any]:
+    """Which kernel runs the layers of one shape."""
+    facts: dict[str, Any] = {
+        "inputs": form.inputs,
+        "outputs": form.outputs,
+        "layers": form.layers,
+        "sites": form.sites,
+        "kind": form.kind,
+        "precision": form.precision,
+    }
+    if form.kind == "kmatrix":
+        passes = [{"radix": one.radix, "rows_together": one.rows_together} for one in form.passes]
+        facts |= {"square": form.square, "width": form.width, "grid": list(form.grid), "passes": passes}
+    return facts
 
 
 def training_kernels() -> list[dict[str, Any]]:
@@ -67,6 +85,7 @@ def table(data: Mapping[str, Any]) -> str:
             "engine",
             f"{engine['isa']} (of {', '.join(engine['available_isas'])}), {engine['threads']} threads",
         ),
+        *(("kernel", _kernel(layer, engine["isa"])) for layer in engine["layers"]),
         *(("training", text) for text in _training(data["training"])),
     ]
     width = max(len(label) for label, _ in rows)
@@ -92,6 +111,21 @@ def _linear(sites: Mapping[str, Mapping[str, Any]]) -> str:
     if len(groups) == 1:
         return f"{next(iter(groups))} at every site"
     return "; ".join(f"{text}: {', '.join(names)}" for text, names in groups.items())
+
+
+def _kernel(layer: Mapping[str, Any], isa: str) -> str:
+    where = (
+        f"{layer['inputs']} → {layer['outputs']} at {', '.join(layer['sites'])} ({layer['layers']} layers): "
+    )
+    if layer["kind"] == "dense":
+        return f"{where}dense {layer['precision']}, panels of 16 outputs, {isa}"
+    rows, columns = layer["grid"]
+    radix = " ".join(str(one["radix"]) for one in layer["passes"])
+    together = " ".join(str(one["rows_together"]) for one in layer["passes"])
+    return (
+        f"{where}{rows} × {columns} squares of {layer['square']}, passes of radix {radix} with {together} "
+        f"rows to a weight, {isa}"
+    )
 
 
 def _parameters(counts: Mapping[str, int]) -> str:

@@ -173,15 +173,17 @@ def dynconv(window: NDArray[np.float32], present: list[bool], weights: NDArray[n
     return np.einsum("ct,tc->c", spread, rows), np.einsum("ct,tc->c", np.abs(spread), np.abs(rows))
 
 
-def attention(query: NDArray[np.float32], keys: Floats, values: Floats, heads: int) -> tuple[Floats, Floats]:
-    """y (channels) and the probabilities (heads, length)."""
-    q = query.astype(np.float64).reshape(heads, -1)
+def attention(
+    queries: NDArray[np.float32], keys: Floats, values: Floats, heads: int
+) -> tuple[Floats, Floats]:
+    """y (rows, channels) and the probabilities (rows, heads, length)."""
+    q = queries.astype(np.float64).reshape(len(queries), heads, -1)
     k = keys.astype(np.float64).reshape(len(keys), heads, -1)
     v = values.astype(np.float64).reshape(len(values), heads, -1)
-    scores = np.einsum("hi,thi->ht", q, k) / np.sqrt(q.shape[1])
-    e = np.exp(scores - scores.max(axis=1, keepdims=True))
-    probabilities = e / e.sum(axis=1, keepdims=True)
-    return np.einsum("ht,thi->hi", probabilities, v).reshape(-1), probabilities
+    scores = np.einsum("rhi,thi->rht", q, k) / np.sqrt(q.shape[2])
+    e = np.exp(scores - scores.max(axis=2, keepdims=True))
+    probabilities = e / e.sum(axis=2, keepdims=True)
+    return np.einsum("rht,thi->rhi", probabilities, v).reshape(queries.shape), probabilities
 
 
 def vocabulary_logits(table: NDArray[np.int8], scale: NDArray[np.float32], h: NDArray[np.float32]) -> Result:

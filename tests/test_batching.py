@@ -56,6 +56,18 @@ def test_batch_equals_singles(beam: int, batch: int, threads: int, isa: str) -> 
         assert translate(engine, [sources[i] for i in part], beam) == [expected[i] for i in part]
 
 
+def test_a_larger_batch_takes_no_more_memory() -> None:
+    """Beyond a chunk of hypotheses sentences wait for a place, in the memory of those that leave."""
+    model = small_model("kmatrix")
+    source = [*range(4, 12), 2]
+    sizes = []
+    for count in (12, 60):
+        engine = model.engine()
+        translate(engine, [source] * count, beam=5)
+        sizes.append(engine.workspace_bytes)
+    assert sizes[1] <= sizes[0]
+
+
 @pytest.mark.parametrize("group", [1, 100, 900])
 def test_group_size_changes_nothing(group: int) -> None:
     model = small_model("mixed")

@@ -21,7 +21,7 @@ from kserve.bench.check import (
 )
 from kserve.bench.ctranslate import write_transformer
 from kserve.bench.decode import Plan, run_decode
-from kserve.bench.floor import LEVELS, cache_bytes, measure_floor, working_set
+from kserve.bench.floor import LEVELS, cache_bytes, floor_of, floor_timers, working_set
 from kserve.bench.kernel import KernelPlan, check_products, make_weights, run_kernel
 from kserve.bench.kernel import table as kernel_table
 from kserve.bench.machine import Results, percentile, spread, write_results
@@ -47,6 +47,7 @@ DECODE_KEYS = {
 }  # fmt: skip
 KERNEL_KEYS = {
     "n", "rows", "isa", "threads", "weights_in", "kmatrix_us", "dense_fp32_us", "dense_int8_us", "floor_us",
+    "reading_us", "arithmetic_us", "share_of_floor",
 }  # fmt: skip
 
 
@@ -239,13 +240,26 @@ def test_impossible_kernel_plans_are_refused(plan: KernelPlan, message: str) -> 
         run_kernel(plan)
 
 
-def test_the_floor_is_what_slows_more(table: kernels.Kernels) -> None:
-    floor = measure_floor(table, repeats=1)
-    assert set(floor.bytes_per_second) == set(LEVELS)
-    one_second = floor.bytes_per_second["L2"]
-    assert floor.microseconds("L2", int(one_second), 1) == pytest.approx(1e6, rel=1e-3)
-    assert floor.microseconds("L2", 1, int(floor.multiply_adds_per_second)) == pytest.approx(1e6, rel=1e-3)
+def test_the_floor_is_what_slows_more() -> None:
+    layer = kernels.KMatrixLayer(512, 512)  # 288 times 16 words; 7 of 18 multiply-adds exchange lanes
+    taken = {"word_nothing": 2.0, "word_widening": 3.0, "word_exchanging": 3.8}
+    fast = floor_of({**taken, "read_1": 9.0, "read_2": 5.0, "read_4": 7.0}, layer, rows=2)
+    assert fast.reading == 5.0
+    assert fast.arithmetic == pytest.approx(288 * (2 * (2.0 + 7 / 18 * 1.8) + 1.0))
+    assert fast.seconds == fast.arithmetic
+    assert floor_of({**taken, **dict.fromkeys(("read_1", "read_2", "read_4"), 9e9)}, layer, 1).seconds == 9e9
+
+
+def test_floor_timers_tell_seconds_of_their_calls(table: kernels.Kernels) -> None:
+    words = np.zeros((40, 1, 1, kernels.KMatrixLayer(256, 256).words_per_square), np.uint32)
+    for timer in floor_timers(table, words).values():
+        few, many = (min(timer(calls) for _ in range(5)) for calls in (4_000, 40_000))
+        assert 2 * few < many < 50 * few
+
+
+def test_a_level_s_working_set_fits_it_and_no_other() -> None:
     sizes = cache_bytes()
+    assert set(sizes) == set(LEVELS)
     assert sizes["L1"] < working_set("L2") < sizes["L2"] < working_set("L3") < sizes["L3"]
 
 

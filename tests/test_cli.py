@@ -153,11 +153,14 @@ def test_info_for_a_person_and_as_json(capsys: pytest.CaptureFixture[str]) -> No
     table = capsys.readouterr().out
     assert "German → English" in table
     assert "where a dense twin has" in table
+    assert "1 × 1 squares of 32, passes of radix 2 with" in table
     with pytest.raises(SystemExit):
         main(["info", BUNDLE, "--json", "--isa", "scalar"])
     facts = json.loads(capsys.readouterr().out)
     assert facts["engine"]["isa"] == "scalar"
     assert facts["parameters"]["linear"] < facts["parameters"]["linear_dense"]
+    query = next(layer for layer in facts["engine"]["layers"] if "decoder.query" in layer["sites"])
+    assert (query["square"], query["passes"]) == (32, [{"radix": 2, "rows_together": 1}])
 
 
 def test_eval_scores_and_writes_json(tmp_path: Path, translator: Translator) -> None:

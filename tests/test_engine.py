@@ -30,6 +30,23 @@ def test_encoder_states_match_the_reference(name: str, isa: str) -> None:
         np.testing.assert_allclose(states, model.reference.encode(source), rtol=0, atol=STATE_BOUND)
 
 
+def test_layer_forms_tell_how_each_shape_runs(isa: str) -> None:
+    model = small_model("mixed")
+    forms = model.engine(isa).layer_forms()
+    encoder, decoder = len(model.sizes.encoder_kernels), len(model.sizes.decoder_kernels)
+    assert sum(form.layers for form in forms) == 5 * encoder + 9 * decoder
+    found = {site: form for form in forms for site in form.sites}
+    query, wide, deep = (found[f"decoder.{site}"] for site in ("query", "ffn_out", "ffn_in"))
+    assert (query.kind, query.precision, query.passes) == ("dense", "float16", [])
+    assert (query.inputs, query.outputs, query.layers) == (48, 48, decoder)
+    # 80 -> 48 by squares for 64 numbers, each expanded to 128: 8 chunks, one pass.
+    assert (wide.kind, wide.square, wide.grid) == ("kmatrix", 128, (1, 2))
+    together = 2 if isa in ("avx512", "avx512vnni", "amx") else 1
+    assert [(one.radix, one.rows_together) for one in wide.passes] == [(8, together)]
+    # Of width 2: a pass for each pair of butterflies.
+    assert (deep.width, deep.grid, [one.radix for one in deep.passes]) == (2, (2, 1), [4, 4])
+
+
 @pytest.mark.parametrize("beam", [1, 2, 5])
 @pytest.mark.parametrize("name", NAMES)
 def test_search_matches_the_reference(name: str, beam: int, isa: str) -> None:

@@ -218,17 +218,29 @@ def test_dynconv_of_halves_is_that_of_their_floats(table: kernels.Kernels, n: in
 @size_cases
 @pytest.mark.parametrize("length", [1, 5, 40], ids=lambda n: f"len{n}")
 def test_attention_against_float64(table: kernels.Kernels, n: int, length: int) -> None:
-    query = random_floats(generator(n), 2 * n)
+    queries = random_floats(generator(n), 8, 2 * n)  # five at once, two, and one
     halves = [random_halves(generator(n, seed), (length, 2 * n), 1.0) for seed in (1, 2)]
     keys, values = widened(halves[0]), widened(halves[1])
-    want, shares = reference.attention(query, keys, values, 2)
-    got, got_shares = table.attention(query, halves[0], halves[1], 2)
+    want, shares = reference.attention(queries, keys, values, 2)
+    got, got_shares = table.attention(queries, halves[0], halves[1], 2)
     # A score's error: its roundings, times the product of norms; it is the relative error of its share.
     key_norm = np.linalg.norm(keys.reshape(length, 2, -1), axis=2).max()
-    norms = float(np.linalg.norm(query.reshape(2, -1), axis=1).max() * key_norm)
+    norms = float(np.linalg.norm(queries.reshape(8, 2, -1), axis=2).max() * key_norm)
     relative = (n / 8 + 24 + length / 8) * UNIT_ROUNDOFF * (1 + norms / np.sqrt(n))
     assert_within(got_shares, shares, 4 * relative * shares)
     assert_within(got, want, (4 * relative + 2 * length * UNIT_ROUNDOFF) * np.abs(values).max())
+
+
+@size_cases
+@pytest.mark.parametrize("count", range(1, 13), ids=lambda n: f"rows{n}")
+def test_attention_of_many_rows_is_that_of_each(table: kernels.Kernels, n: int, count: int) -> None:
+    queries = random_floats(generator(n), count, 2 * n)
+    keys, values = (random_halves(generator(n, seed), (23, 2 * n), 1.0) for seed in (1, 2))
+    together = table.attention(queries, keys, values, 2)
+    for row in range(count):
+        alone = table.attention(queries[row : row + 1], keys, values, 2)
+        for got, want in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(got[row : row + 1], want)
 
 
 @size_cases
@@ -258,7 +270,7 @@ def test_wide_paths_give_the_same_bits(wide_tables: list[kernels.Kernels], n: in
             table.glu(window[0]),
             table.softmax(x[0] * 5),
             table.dynconv(window, [True] * 7, x[:4, :7].copy()),
-            *table.attention(window[0], keys, keys, 4),
+            *table.attention(window, keys, keys, 4),
             table.embed(rows[0], 0.1, x[0]),
             table.narrow(x[0]),
             table.dynconv_half(keys[:7].copy(), [True] * 7, x[:4, :7].copy()),

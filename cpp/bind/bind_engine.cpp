@@ -151,6 +151,53 @@ py::array_t<float> encode_source(const HeldEngine& held, const Sentence& source)
   return array;
 }
 
+std::string precision_text(const Linear& layer) {
+  if (layer.is_kmatrix) return "two numbers in 32 bits";
+  switch (layer.dense.precision) {
+    case kernels::Precision::kHalf:
+      return "float16";
+    case kernels::Precision::kFloat:
+      return "float32";
+    case kernels::Precision::kInt8:
+      return "int8";
+  }
+  return "";
+}
+
+void bind_forms(py::module_& module) {
+  using kernels::PassForm;
+  py::class_<PassForm>(module, "PassForm", "A pass over the squares of a K-matrix.")
+      .def_readonly("radix", &PassForm::radix, "Chunks of 16 numbers that stay in registers together.")
+      .def_readonly("rows_together", &PassForm::rows_together, "Rows that share each loaded weight.");
+  py::class_<LayerForm>(module, "LayerForm", "How the engine runs all linear layers of one shape and kind.")
+      .def_readonly("sites", &LayerForm::sites, "Where they are, such as decoder.ffn_in.")
+      .def_readonly("layers", &LayerForm::layers, "How many there are.")
+      .def_readonly("passes", &LayerForm::passes, "Over each square, in order; empty for dense layers.")
+      .def_property_readonly(
+          "kind", [](const LayerForm& form) { return form.linear.is_kmatrix ? "kmatrix" : "dense"; })
+      .def_property_readonly("precision", [](const LayerForm& form) { return precision_text(form.linear); })
+      .def_property_readonly("inputs",
+                             [](const LayerForm& form) {
+                               const Linear& layer = form.linear;
+                               return layer.is_kmatrix ? layer.kmatrix.in : layer.dense.in;
+                             })
+      .def_property_readonly("outputs",
+                             [](const LayerForm& form) {
+                               const Linear& layer = form.linear;
+                               return layer.is_kmatrix ? layer.kmatrix.out : layer.dense.out;
+                             })
+      .def_property_readonly(
+          "square", [](const LayerForm& form) { return form.linear.kmatrix.inner; },
+          "Numbers that a square of the K-matrix works on; 0 for dense layers.")
+      .def_property_readonly("width", [](const LayerForm& form) { return form.linear.kmatrix.width; })
+      .def_property_readonly(
+          "grid",
+          [](const LayerForm& form) {
+            return std::make_pair(form.linear.kmatrix.grid_rows, form.linear.kmatrix.grid_cols);
+          },
+          "Rows and columns of squares; zeros for dense layers.");
+}
+
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;
   for (const kernels::KernelTable* table : kernels::available()) names.emplace_back(table->name);
@@ -165,6 +212,7 @@ void bind_engine(py::module_& module) {
   py::register_exception<CancelledError>(module, "Cancelled", base);
   bind_architecture(module);
   bind_decoding(module);
+  bind_forms(module);
   py::class_<HeldEngine>(module, "Engine",
                          "A model ready to translate; may be used from several threads at once.")
       .def(py::init<const Architecture&, const Arrays&, const std::string&, std::int64_t>(),
@@ -180,6 +228,9 @@ void bind_engine(py::module_& module) {
            "The encoder's states of one source, each normalised, (time, d_model).")
       .def_property_readonly("isa", [](const HeldEngine& held) { return std::string(held.get().isa()); })
       .def_property_readonly("threads", [](const HeldEngine& held) { return held.get().threads(); })
+      .def(
+          "layer_forms", [](const HeldEngine& held) { return held.get().layer_forms(); },
+          "Which kernel runs the linear layers, shape by shape.")
       .def_property_readonly(
           "workspace_bytes", [](const HeldEngine& held) { return held.get().workspace_bytes(); },
           "Memory held for computing, all workers together.");

@@ -136,16 +136,17 @@ Floats dynconv(const KernelTable& table, const py::array_t<Number, py::array::c_
   return y;
 }
 
-// Returns y (heads * head_dim) and the probabilities (heads, length). keys, values: IEEE halves.
-std::pair<Floats, Floats> attention(const KernelTable& table, const Floats& query, const Halves& keys,
+// queries (rows, heads * head_dim); keys, values: IEEE halves. Returns y, as queries, and the probabilities
+// (rows, heads, length).
+std::pair<Floats, Floats> attention(const KernelTable& table, const Floats& queries, const Halves& keys,
                                     const Halves& values, std::size_t heads) {
-  expect_shape(query, "query", {-1});
-  expect_shape(keys, "keys", {-1, query.size()});
-  expect_shape(values, "values", {keys.shape(0), query.size()});
-  const std::size_t channels = size_at(query, 0), length = size_at(keys, 0);
-  Floats y(query.size());
-  Floats probabilities({ssize(heads), ssize(length)});
-  table.attention(query.data(), {keys.data(), values.data(), length}, {heads, channels / heads},
+  expect_shape(queries, "queries", {-1, -1});
+  expect_shape(keys, "keys", {-1, queries.shape(1)});
+  expect_shape(values, "values", {keys.shape(0), queries.shape(1)});
+  const std::size_t rows = size_at(queries, 0), channels = size_at(queries, 1), length = size_at(keys, 0);
+  Floats y({ssize(rows), ssize(channels)});
+  Floats probabilities({ssize(rows), ssize(heads), ssize(length)});
+  table.attention({queries.data(), rows}, {keys.data(), values.data(), length}, {heads, channels / heads},
                   probabilities.mutable_data(), y.mutable_data());
   return {y, probabilities};
 }
@@ -211,7 +212,7 @@ void bind_table(py::module_& module) {
            py::arg("weights").noconvert())
       .def("dynconv_half", &dynconv<std::uint16_t>, py::arg("window").noconvert(), py::arg("present"),
            py::arg("weights").noconvert())
-      .def("attention", &attention, py::arg("query").noconvert(), py::arg("keys").noconvert(),
+      .def("attention", &attention, py::arg("queries").noconvert(), py::arg("keys").noconvert(),
            py::arg("values").noconvert(), py::arg("heads"))
       .def("narrow", &narrow, py::arg("x").noconvert())
       .def("embed", &embed, py::arg("row").noconvert(), py::arg("scale"), py::arg("position").noconvert());

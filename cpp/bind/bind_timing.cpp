@@ -73,25 +73,38 @@ double time_dense(const KernelTable& table, const std::vector<const HeldDense*>&
   });
 }
 
-double time_read(const KernelTable& table, const Floats& numbers, std::size_t passes) {
+double time_read(const KernelTable& table, const Floats& numbers, std::size_t places, std::size_t passes) {
   expect_shape(numbers, "numbers", {-1});
   const std::size_t n = size_at(numbers, 0);
   if (n == 0 || n % 512 != 0) {
     throw std::invalid_argument("numbers has " + std::to_string(n) + " floats, expected a multiple of 512");
   }
+  if (places != 1 && places != 2 && places != 4) {
+    throw std::invalid_argument("places is " + std::to_string(places) + ", expected 1, 2 or 4");
+  }
   const float* const from = numbers.data();
   volatile float kept = 0.0F;  // or the reading could be left out
   return seconds([&] {
-    for (std::size_t pass = 0; pass < passes; ++pass) kept = table.probe->read(from, n);
+    for (std::size_t pass = 0; pass < passes; ++pass) kept = table.probe->read(from, n, places);
   });
 }
 
-double multiply_adds_per_second(const KernelTable& table, std::size_t rounds) {
+kernels::WordWork word_work(const std::string& name) {
+  if (name == "nothing") return kernels::WordWork::kNothing;
+  if (name == "widening") return kernels::WordWork::kWidening;
+  if (name == "exchanging") return kernels::WordWork::kExchanging;
+  throw std::invalid_argument("work is '" + name + "', expected nothing, widening or exchanging");
+}
+
+double seconds_a_word(const KernelTable& table, const std::string& work, std::size_t rounds) {
+  const kernels::WordWork kind = word_work(work);
+  const Scratch zeros(kernels::kProbeWords);
+  std::fill_n(zeros.data(), kernels::kProbeWords, 0.0F);
+  const auto* const words = reinterpret_cast<const std::uint32_t*>(zeros.data());
   float result = 0.0F;
   std::size_t count = 0;
-  // 0.5: the chains converge and never meet a denormal or an infinity.
-  const double took = seconds([&] { count = table.probe->multiply_adds(rounds, 0.5F, &result); });
-  return static_cast<double>(count) / took;
+  const double took = seconds([&] { count = table.probe->use_words(rounds, kind, words, &result); });
+  return took / static_cast<double>(count);
 }
 
 }  // namespace
@@ -103,10 +116,11 @@ void bind_timing(py::module_& module) {
              "Seconds of so many products, going through the copies of the words in turn.");
   timing.def("dense", &time_dense, py::arg("kernels"), py::arg("layers"), py::arg("x").noconvert(),
              py::arg("calls"), "Seconds of so many products, going through the layers in turn.");
-  timing.def("read", &time_read, py::arg("kernels"), py::arg("numbers").noconvert(), py::arg("passes"),
-             "Seconds of so many sums over all the numbers.");
-  timing.def("multiply_adds_per_second", &multiply_adds_per_second, py::arg("kernels"), py::arg("rounds"),
-             "The most multiply-adds of single numbers a second.");
+  timing.def("read", &time_read, py::arg("kernels"), py::arg("numbers").noconvert(), py::arg("places"),
+             py::arg("passes"), "Seconds of so many sums over all the numbers, read at 1, 2 or 4 places.");
+  timing.def("seconds_a_word", &seconds_a_word, py::arg("kernels"), py::arg("work"), py::arg("rounds"),
+             "Of two multiply-adds with a word of weights for each of 16 lanes, in registers. work: what is "
+             "done besides: nothing, widening or exchanging (lanes, before each multiply-add).");
 }
 
 }  // namespace kserve

@@ -5,6 +5,9 @@
 namespace kserve {
 namespace {
 
+// Hypotheses of a sentence that look at its keys and values together: two beams of the usual size.
+constexpr std::size_t kQueriesAtOnce = 10;
+
 // mean (length) = the mean over heads of shares (heads, length), added in the order of the heads.
 void average_heads(const float* shares, std::size_t heads, std::size_t length, float* mean) {
   std::copy_n(shares, length, mean);
@@ -42,7 +45,7 @@ SentenceState::SentenceState(const Model& model, const Sizes& sizes, Arena& aren
 Decoder::Decoder(const Model& model, std::size_t max_rows, std::size_t longest, Arena& arena)
     : model_(model), d_(model.weights.architecture.d_model) {
   x_ = arena.take<float>(max_rows * d_);
-  probabilities_ = arena.take<float>(model.weights.architecture.heads * longest);
+  probabilities_ = arena.take<float>(kQueriesAtOnce * model.weights.architecture.heads * longest);
 }
 
 void Decoder::attend_to(const Blocks& blocks, const float* states, const SentenceState& sentence) const {
@@ -86,13 +89,16 @@ void Decoder::attend(const Blocks& blocks, std::size_t layer, const StepRow* row
   float* const queries = blocks.scratch().wide;
   float* const mixed = blocks.scratch().mixed;
   blocks.linear(block.query, x, count, queries);
-  for (std::size_t i = 0; i < count; ++i) {
-    const StepRow& row = rows[i];
-    const kernels::Memory memory{row.sentence->keys(layer), row.sentence->values(layer),
-                                 row.sentence->source_tokens()};
-    model_.table->attention(queries + i * d_, memory, heads, probabilities_, mixed + i * d_);
-    if (row.attention != nullptr && layer == row.attention_layer) {
-      average_heads(probabilities_, heads.heads, memory.length, row.attention);
+  for (std::size_t first = 0, end = 0; first < count; first = end) {
+    const SentenceState& sentence = *rows[first].sentence;
+    while (end < count && end - first < kQueriesAtOnce && rows[end].sentence == &sentence) ++end;
+    const kernels::Memory memory{sentence.keys(layer), sentence.values(layer), sentence.source_tokens()};
+    model_.table->attention({queries + first * d_, end - first}, memory, heads, probabilities_,
+                            mixed + first * d_);
+    for (std::size_t i = first; i < end; ++i) {
+      if (rows[i].attention == nullptr || layer != rows[i].attention_layer) continue;
+      const float* const shares = probabilities_ + (i - first) * heads.heads * memory.length;
+      average_heads(shares, heads.heads, memory.length, rows[i].attention);
     }
   }
   blocks.add_linear(block.out, mixed, count, x);

@@ -76,7 +76,7 @@ class Decoder {
   const Model& model_;
   std::size_t d_;
   float* x_;              // (max_rows, d)
-  float* probabilities_;  // (heads, longest)
+  float* probabilities_;  // (queries at once, heads, longest)
 };
 
 }  // namespace kserve

@@ -75,14 +75,22 @@ class Engine::Part {
   }
 
  private:
+  // Whether so many tokens and hypotheses more stay within so many quarters of what is worked on together.
+  // Hypotheses beyond a chunk would only be another pass over all weights, with their memory beside it.
+  bool fits(std::size_t tokens, std::size_t rows, std::size_t quarters) const {
+    rows += jobs_.size() * request_.options.lanes();
+    return jobs_.empty() ||
+           ((used_ + tokens) * 4 <= queue_.limit * quarters && rows * 4 <= kChunkRows * quarters);
+  }
+
   void take() {
     // New ones are encoded together: it waits until a good part is free.
-    if (!jobs_.empty() && used_ > queue_.limit - queue_.limit / 4) return;
+    if (!fits(0, 0, 3)) return;
     const std::lock_guard<std::mutex> guard(queue_.lock);
     for (; queue_.next < queue_.order.size(); ++queue_.next) {
       const std::size_t index = queue_.order[queue_.next];
       const std::size_t added = cost(call_.sources[index].size(), request_.options);
-      if (!jobs_.empty() && used_ + added > queue_.limit) return;
+      if (!fits(added, request_.options.lanes(), 4)) return;
       used_ += added;
       Task task = make_task(call_, request_.options, engine_.architecture(), index);
       jobs_.push_back(std::make_unique<SentenceJob>(engine_.model_, request_, std::move(task),

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/call.h"
+#include "engine/forms.h"
 #include "engine/layers.h"
 #include "engine/memory_pool.h"
 #include "engine/sentence_job.h"
@@ -39,6 +40,7 @@ class Engine {
   const Architecture& architecture() const { return model_.weights.architecture; }
   const char* isa() const { return model_.table->name; }
   std::size_t threads() const { return threads_; }
+  std::vector<LayerForm> layer_forms() const { return kserve::layer_forms(model_); }
   std::size_t workspace_bytes() const { return pool_.bytes(); }
   const Model& model() const { return model_; }
   MemoryPool& pool() const { return pool_; }

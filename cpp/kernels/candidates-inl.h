@@ -6,6 +6,7 @@
 #include <math.h>
 
 #include "kernels/lanes-inl.h"
+#include "kernels/layout.h"
 
 namespace kserve::kernels {
 namespace {
@@ -39,10 +40,19 @@ struct Candidates {
   }
 
   bool is_full() const { return count == room; }
+  bool may_be_best(const Candidate& candidate) const { return candidate.highest > threshold; }
 
   void clear() {
     count = ranked = 0;
     threshold = wanted > 0 ? -INFINITY : INFINITY;
+  }
+
+  void drop_overtaken() {
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      if (may_be_best(list[i])) list[kept++] = list[i];
+    }
+    count = kept;
   }
 
   // A token above the threshold; there must be room. low: its lowest possible logit.

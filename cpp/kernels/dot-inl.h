@@ -12,7 +12,9 @@ namespace {
 
 constexpr std::size_t kDotPanels = 4;                     // panels at a time
 constexpr std::size_t kDotOutputs = kDotPanels * kLanes;  // a row of totals
-constexpr std::size_t kDotRows = 4;                       // rows that share a loaded panel
+// Rows that share a loaded panel, as many as registers hold; and fewer of them.
+constexpr std::size_t kDotRows = 4;
+constexpr std::size_t kFewDotRows = 2;
 
 struct DotCall {
   const std::int8_t* panels;   // (panels, groups, 16, 4)
@@ -73,6 +75,9 @@ void dot_rows(const DotCall& call, std::size_t panel, std::size_t rows, std::int
   std::size_t row = 0;
   for (; row + kDotRows <= rows; row += kDotRows) {
     dot_tile<kPanels, kDotRows>(call, panel, row, totals + row * kDotOutputs);
+  }
+  for (; row + kFewDotRows <= rows; row += kFewDotRows) {
+    dot_tile<kPanels, kFewDotRows>(call, panel, row, totals + row * kDotOutputs);
   }
   for (; row < rows; ++row) dot_tile<kPanels, 1>(call, panel, row, totals + row * kDotOutputs);
 }

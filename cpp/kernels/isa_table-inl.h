@@ -13,10 +13,10 @@
 
 namespace kserve::kernels {
 
-static const ProbeTable kProbe = {probe_read, probe_multiply_adds};
+static const ProbeTable kProbe = {probe_read, probe_use_words};
 
-const KernelTable KSERVE_ISA_TABLE = {KSERVE_ISA_NAME, kmatrix,     dense,        layer_norm, glu,
-                                      softmax,         dynconv,     dynconv_half, attention,  narrow,
-                                      embed,           token_logit, rank_tokens,  &kProbe};
+const KernelTable KSERVE_ISA_TABLE = {
+    KSERVE_ISA_NAME, kmatrix,   kmatrix_passes, dense, layer_norm,  glu,         softmax, dynconv,
+    dynconv_half,    attention, narrow,         embed, token_logit, rank_tokens, &kProbe};
 
 }  // namespace kserve::kernels

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "kernels/epilogue-inl.h"
-#include "kernels/kmatrix_pass-inl.h"
+#include "kernels/kmatrix_square-inl.h"
 #include "kernels/layout.h"
 #include "kernels/norm-inl.h"
 
@@ -73,94 +73,6 @@ struct Output {
   }
 };
 
-// One square for the rows in work.
-struct Square {
-  const std::uint32_t* words;  // of the next pass
-  std::size_t bits;            // log2 of its chunks
-  std::size_t width;
-  Extent extent;
-  Work work;
-
-  template <class Pass, class In, class Out>
-  void run(const In& in, const Out& out, std::size_t low) {
-    words = run_pass<Pass>(words, in, out, extent, std::size_t{1} << low);
-  }
-
-  // A pass over the strides 2^low ... 2^(low + count - 1), in chunks.
-  template <template <std::size_t> class Pass, class In, class Out>
-  void run(const In& in, const Out& out, std::size_t low, std::size_t count) {
-    if (count == 1) return run<Pass<1>>(in, out, low);
-    if (count == 2) return run<Pass<2>>(in, out, low);
-    run<Pass<3>>(in, out, low);
-  }
-};
-
-// Passes over the strides from 2^(high - 1) down to the middle's, cut from the largest on.
-template <class In>
-void run_falling(Square& square, const In& in, std::size_t high) {
-  if (high == kPassBits) return;
-  const std::size_t left = high - kPassBits, count = left < kPassBits ? left : kPassBits;
-  square.run<Falling>(in, square.work, high - count, count);
-  run_falling(square, square.work, high - count);
-}
-
-// The same cuts upwards, but for the last pass, which is left to the caller: returns its smallest stride's
-// log2.
-std::size_t run_rising(Square& square) {
-  std::size_t low = kPassBits;
-  while (square.bits - low > kPassBits) {
-    const std::size_t rest = (square.bits - low) % kPassBits, count = rest == 0 ? kPassBits : rest;
-    square.run<Rising>(square.work, square.work, low, count);
-    low += count;
-  }
-  return low;
-}
-
-template <class In, class Out>
-void run_large(Square& square, const In& in, const Out& out) {
-  run_falling(square, in, square.bits);
-  square.run<Middle<kPassBits, 0>>(square.work, square.work, 0);
-  std::size_t low = run_rising(square);
-  for (std::size_t pair = 1; pair < square.width; ++pair) {
-    square.run<Turn>(square.work, square.work, low, square.bits - low);
-    run_falling(square, square.work, low);
-    square.run<Middle<kPassBits, 0>>(square.work, square.work, 0);
-    low = run_rising(square);
-  }
-  square.run<Rising>(square.work, out, low, square.bits - low);
-}
-
-// One pass a pair.
-template <std::size_t kBits, class In, class Out>
-void run_small(Square& square, const In& in, const Out& out) {
-  constexpr std::size_t kSkip = kBits == 0 ? 0 : 1;
-  if (square.width == 1) return square.run<Middle<kBits, 0>>(in, out, 0);
-  square.run<Middle<kBits, 0>>(in, square.work, 0);
-  for (std::size_t pair = 2; pair < square.width; ++pair) {
-    square.run<Middle<kBits, kSkip>>(square.work, square.work, 0);
-  }
-  square.run<Middle<kBits, kSkip>>(square.work, out, 0);
-}
-
-template <class In, class Out>
-void run_square(Square& square, const In& in, const Out& out) {
-  static_assert(kSmallBits == 4);
-  switch (square.bits) {
-    case 0:
-      return run_small<0>(square, in, out);
-    case 1:
-      return run_small<1>(square, in, out);
-    case 2:
-      return run_small<2>(square, in, out);
-    case 3:
-      return run_small<3>(square, in, out);
-    case 4:
-      return run_small<4>(square, in, out);
-    default:
-      return run_large(square, in, out);
-  }
-}
-
 // The rows of one call that are worked on together.
 struct RowBlock {
   const float* x;
@@ -172,6 +84,13 @@ struct RowBlock {
   const float* scale;
 };
 
+// log2 of the chunks of a square.
+std::size_t chunk_bits(const KMatrix& matrix) {
+  std::size_t bits = 0;
+  while (kLanes << bits < matrix.inner) ++bits;
+  return bits;
+}
+
 // A layer at work.
 struct Layer {
   const KMatrix& matrix;
@@ -181,8 +100,7 @@ struct Layer {
   Work work(const RowBlock& block) const { return {scratch, block.rows}; }
   Work sums(const RowBlock& block) const { return {scratch + kKMatrixRowsAtOnce * matrix.inner, block.rows}; }
   Square square(std::size_t r, std::size_t c, const RowBlock& block) const {
-    std::size_t bits = 0;
-    while (kLanes << bits < matrix.inner) ++bits;
+    const std::size_t bits = chunk_bits(matrix);
     const std::size_t number = r * matrix.grid_cols + c;
     return {matrix.words + number * matrix.words_per_square,
             bits,
@@ -280,6 +198,12 @@ void run_grid_row(const Layer& layer, std::size_t r, const RowBlock& block) {
     run_into_work(layer, r, c, block);
     add_square(layer, r, c, block);
   }
+}
+
+std::size_t kmatrix_passes(const KMatrix& matrix, PassForm* forms, std::size_t most) {
+  PassList list{chunk_bits(matrix), matrix.width, {}, forms, most, 0};
+  run_square(list, list.work, list.work);
+  return list.count;
 }
 
 void kmatrix(const KMatrix& matrix, const InputRows& x, const Epilogue& epilogue, float* y,

@@ -206,12 +206,15 @@ struct Extent {
   std::size_t rows, chunks;
 };
 
+// Rows that share a loaded weight, as many as registers hold.
+template <class Pass>
+constexpr std::size_t kRowsTogether = Vec::kRegs == 1 && Pass::kRadix <= 8 ? 2 : 1;
+
 // A pass over all groups of a square; `step` is its smallest stride in chunks. Returns the next weight.
 template <class Pass, class In, class Out>
 const std::uint32_t* run_pass(const std::uint32_t* words, const In& in, const Out& out, const Extent& extent,
                               std::size_t step) {
-  // Rows that share a loaded weight, as many as registers hold.
-  constexpr std::size_t kTogether = Vec::kRegs == 1 && Pass::kRadix <= 8 ? 2 : 1;
+  constexpr std::size_t kTogether = kRowsTogether<Pass>;
   const std::size_t span = step * Pass::kRadix;
   for (std::size_t outer = 0; outer < extent.chunks; outer += span) {
     for (std::size_t base = outer; base < outer + step; ++base, words += Pass::kVectors / 2 * kLanes) {

@@ -51,8 +51,7 @@ struct RankSpan {
 constexpr std::size_t kLogitChains = 4;
 
 float token_logit(const Vocabulary& vocabulary, std::size_t token, const float* h) {
-  const std::size_t row = vocabulary.ids == nullptr ? token : static_cast<std::size_t>(vocabulary.ids[token]);
-  const std::int8_t* numbers = vocabulary.rows + row * vocabulary.n;
+  const std::int8_t* numbers = vocabulary.row(token);
   constexpr std::size_t kBlock = kLogitChains * kLanes;
   Vec sum[kLogitChains];
   KSERVE_UNROLL
@@ -154,7 +153,7 @@ std::size_t compute_best(const RankCall& call, std::size_t row) {
   std::size_t found = 0;
   for (std::size_t i = 0; i < all.count; ++i) {
     Candidate one = all.list[i];
-    if (!(one.highest > all.threshold)) continue;
+    if (!all.may_be_best(one)) continue;
     if (!one.is_exact()) {
       one.logit = token_logit(call.vocabulary, static_cast<std::size_t>(one.id), call.row(row));
     }
@@ -167,10 +166,13 @@ std::size_t compute_best(const RankCall& call, std::size_t row) {
   return found;
 }
 
-// Room for more candidates: computes those there are and keeps the best, again in ascending order of ids.
+// Room for more candidates: drops those that better ones have overtaken. Where too few are, computes the rest
+// and keeps the best, again in ascending order of ids.
 void make_room(const RankCall& call, std::size_t row) {
   const RankRow& state = call.states[row];
   Candidates& all = call.states[row].candidates;
+  all.drop_overtaken();
+  if (all.count <= all.room / 2) return;
   const std::size_t found = compute_best(call, row);
   for (std::size_t i = 1; i < found; ++i) {
     const Candidate one = all.best[i];

@@ -66,6 +66,12 @@ struct HeadSizes {
   std::size_t heads, head_dim;
 };
 
+// Rows that look at the same sentence, (count, heads * head_dim).
+struct Queries {
+  const float* numbers;
+  std::size_t count;
+};
+
 // Keys and values of a sentence, IEEE halves (length, heads * head_dim) each.
 struct Memory {
   const std::uint16_t* keys;
@@ -73,13 +79,27 @@ struct Memory {
   std::size_t length;
 };
 
-struct ProbeTable {
-  // Sum of n floats, n a multiple of 512, by nothing but wide loads and additions: how fast memory is read.
-  float (*read)(const float* numbers, std::size_t n);
+// What the words of weights are used for besides two multiply-adds each (ProbeTable::use_words).
+enum class WordWork : std::uint8_t { kNothing, kWidening, kExchanging };
 
-  // Does `rounds` times kProbeChains independent multiply-adds of one register; returns how many
-  // multiply-adds of single numbers that is. `seed` and `result` keep the compiler from knowing the numbers.
-  std::size_t (*multiply_adds)(std::size_t rounds, float seed, float* result);
+constexpr std::size_t kProbeWords = 1024;  // that ProbeTable::use_words reads again and again
+
+struct ProbeTable {
+  // Sum of n floats, n a multiple of 512, by nothing but wide loads and additions, 1, 2 or 4 places at a
+  // time: how fast memory is read.
+  float (*read)(const float* numbers, std::size_t n, std::size_t places);
+
+  // Does `rounds` times with some words for each of 16 lanes what a K-matrix does with them, all in
+  // registers: two multiply-adds, and the widening of one of the two numbers, or an exchange of lanes before
+  // each multiply-add. Returns how many words that is. words (kProbeWords): zeros, which no compiler may
+  // know.
+  std::size_t (*use_words)(std::size_t rounds, WordWork work, const std::uint32_t* words, float* result);
+};
+
+// A pass of a K-matrix: groups of `radix` chunks of 16 numbers stay in registers while so many rows share
+// each loaded weight.
+struct PassForm {
+  std::size_t radix, rows_together;
 };
 
 // The output layer: the embedding table, or some of its tokens, twice: in panels of 16 tokens as in an int8
@@ -93,6 +113,10 @@ struct Vocabulary {
   const std::int32_t* offset = nullptr;  // (panels, 16) -kCodeShift * sum of the numbers
   const std::int8_t* rows = nullptr;     // (all tokens, n), the numbers again
   const std::int32_t* ids = nullptr;  // (size) each token's row, ascending; null where it is the token itself
+
+  const std::int8_t* row(std::size_t token) const {
+    return rows + (ids == nullptr ? token : static_cast<std::size_t>(ids[token])) * n;
+  }
 };
 
 // What is asked about every row of hidden states, and where the answers go.
@@ -114,6 +138,9 @@ struct KernelTable {
   // lost. Any row count; a row's result does not depend on the others.
   void (*kmatrix)(const KMatrix& matrix, const InputRows& x, const Epilogue& epilogue, float* y,
                   std::size_t y_stride, float* scratch);
+  // The passes that `kmatrix` makes over each square, in their order: the first `most` of them go to forms.
+  // Returns how many there are.
+  std::size_t (*kmatrix_passes)(const KMatrix& matrix, PassForm* forms, std::size_t most);
   // scratch: dense_scratch_floats(matrix) floats, 64-byte aligned.
   void (*dense)(const Dense& matrix, const InputRows& x, const Epilogue& epilogue, float* y,
                 std::size_t y_stride, float* scratch);
@@ -136,10 +163,11 @@ struct KernelTable {
   void (*dynconv_half)(const std::uint16_t* const* window, const float* weights, const HeadSizes& sizes,
                        std::size_t taps, float* y);
 
-  // Attention of one query row over cached rows. probabilities: scratch and result, (heads, length). y (heads
-  // * head_dim). Scale 1/sqrt(head_dim).
-  void (*attention)(const float* query, const Memory& memory, const HeadSizes& sizes, float* probabilities,
-                    float* y);
+  // Attention of query rows over the cached rows of their sentence. probabilities: scratch and result, (rows,
+  // heads, length). y (rows, heads * head_dim). Scale 1/sqrt(head_dim). A row's result does not depend on the
+  // others.
+  void (*attention)(const Queries& queries, const Memory& memory, const HeadSizes& sizes,
+                    float* probabilities, float* y);
 
   // y (n) = x (n) rounded to IEEE halves; what is beyond their range becomes infinite.
   void (*narrow)(const float* x, std::size_t n, std::uint16_t* y);

@@ -9,7 +9,7 @@ import typing
 from . import kernels
 from . import timing
 from . import training
-__all__: list[str] = ['Architecture', 'BatchEvent', 'BatchStats', 'Batcher', 'BeamRules', 'CancelToken', 'Cancelled', 'Constraints', 'Control', 'DecodingOptions', 'Engine', 'EngineError', 'Hypothesis', 'LinearSpec', 'OptionError', 'Sampling', 'available_isas', 'butterfly_backward', 'butterfly_forward', 'kernels', 'timing', 'training']
+__all__: list[str] = ['Architecture', 'BatchEvent', 'BatchStats', 'Batcher', 'BeamRules', 'CancelToken', 'Cancelled', 'Constraints', 'Control', 'DecodingOptions', 'Engine', 'EngineError', 'Hypothesis', 'LayerForm', 'LinearSpec', 'OptionError', 'PassForm', 'Sampling', 'available_isas', 'butterfly_backward', 'butterfly_forward', 'kernels', 'timing', 'training']
 class EngineError(ValueError):
     pass
 class OptionError(EngineError):
@@ -279,6 +279,64 @@ class Hypothesis:
         """
         It has no end token: the length cap, the loop guard or the deadline came first.
         """
+class PassForm:
+    """
+    A pass over the squares of a K-matrix.
+    """
+    @property
+    def radix(self) -> int:
+        """
+        Chunks of 16 numbers that stay in registers together.
+        """
+    @property
+    def rows_together(self) -> int:
+        """
+        Rows that share each loaded weight.
+        """
+class LayerForm:
+    """
+    How the engine runs all linear layers of one shape and kind.
+    """
+    @property
+    def grid(self) -> tuple[int, int]:
+        """
+        Rows and columns of squares; zeros for dense layers.
+        """
+    @property
+    def inputs(self) -> int:
+        ...
+    @property
+    def kind(self) -> str:
+        ...
+    @property
+    def layers(self) -> int:
+        """
+        How many there are.
+        """
+    @property
+    def outputs(self) -> int:
+        ...
+    @property
+    def passes(self) -> list[PassForm]:
+        """
+        Over each square, in order; empty for dense layers.
+        """
+    @property
+    def precision(self) -> str:
+        ...
+    @property
+    def sites(self) -> list[str]:
+        """
+        Where they are, such as decoder.ffn_in.
+        """
+    @property
+    def square(self) -> int:
+        """
+        Numbers that a square of the K-matrix works on; 0 for dense layers.
+        """
+    @property
+    def width(self) -> int:
+        ...
 class Engine:
     """
     A model ready to translate; may be used from several threads at once.
@@ -288,6 +346,10 @@ class Engine:
     def encode(self, source: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> numpy.typing.NDArray[numpy.float32]:
         """
         The encoder's states of one source, each normalised, (time, d_model).
+        """
+    def layer_forms(self) -> list[LayerForm]:
+        """
+        Which kernel runs the linear layers, shape by shape.
         """
     def score(self, sources: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], targets: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], cancel: CancelToken | None = None) -> list[list[float]]:
         """

@@ -62,7 +62,7 @@ class Kernels:
     """
     The kernels of one instruction set.
     """
-    def attention(self, query: numpy.typing.NDArray[numpy.float32], keys: numpy.typing.NDArray[numpy.uint16], values: numpy.typing.NDArray[numpy.uint16], heads: typing.SupportsInt | typing.SupportsIndex) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32]]:
+    def attention(self, queries: numpy.typing.NDArray[numpy.float32], keys: numpy.typing.NDArray[numpy.uint16], values: numpy.typing.NDArray[numpy.uint16], heads: typing.SupportsInt | typing.SupportsIndex) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32]]:
         ...
     def dense(self, layer: DenseLayer, x: numpy.typing.NDArray[numpy.float32], extras: LinearExtras = ...) -> numpy.typing.NDArray[numpy.float32]:
         ...

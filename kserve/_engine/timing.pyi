@@ -7,7 +7,7 @@ import kserve._engine.kernels
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['dense', 'kmatrix', 'multiply_adds_per_second', 'read']
+__all__: list[str] = ['dense', 'kmatrix', 'read', 'seconds_a_word']
 def dense(kernels: kserve._engine.kernels.Kernels, layers: collections.abc.Sequence[kserve._engine.kernels.DenseLayer], x: numpy.typing.NDArray[numpy.float32], calls: typing.SupportsInt | typing.SupportsIndex) -> float:
     """
     Seconds of so many products, going through the layers in turn.
@@ -16,11 +16,11 @@ def kmatrix(kernels: kserve._engine.kernels.Kernels, layer: kserve._engine.kerne
     """
     Seconds of so many products, going through the copies of the words in turn.
     """
-def multiply_adds_per_second(kernels: kserve._engine.kernels.Kernels, rounds: typing.SupportsInt | typing.SupportsIndex) -> float:
+def read(kernels: kserve._engine.kernels.Kernels, numbers: numpy.typing.NDArray[numpy.float32], places: typing.SupportsInt | typing.SupportsIndex, passes: typing.SupportsInt | typing.SupportsIndex) -> float:
     """
-    The most multiply-adds of single numbers a second.
+    Seconds of so many sums over all the numbers, read at 1, 2 or 4 places.
     """
-def read(kernels: kserve._engine.kernels.Kernels, numbers: numpy.typing.NDArray[numpy.float32], passes: typing.SupportsInt | typing.SupportsIndex) -> float:
+def seconds_a_word(kernels: kserve._engine.kernels.Kernels, work: str, rounds: typing.SupportsInt | typing.SupportsIndex) -> float:
     """
-    Seconds of so many sums over all the numbers.
+    Of two multiply-adds with a word of weights for each of 16 lanes, in registers. work: what is done besides: nothing, widening or exchanging (lanes, before each multiply-add).
     """

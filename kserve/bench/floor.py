@@ -1,32 +1,76 @@
-"""What this machine can do at best: bytes a second from each cache level, multiply-adds a second."""
+"""The least time that a K-matrix multiply can take on this machine, as it is while the kernel is timed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kserve._engine import kernels, timing
 
 LEVELS = ("L1", "L2", "L3")
 _BLOCK = 512  # floats: the reading probe takes whole blocks
-_READ_BYTES = 1 << 26  # of one timing, so that the clock's own cost vanishes
-_ROUNDS = 200_000
+_PLACES = (1, 2, 4)  # that reading goes on at, at a time; which is fastest depends on the machine
+_WORDS_A_ROUND = 8  # about, of the arithmetic probe
 _DEFAULTS = {"L1": 32 << 10, "L2": 1 << 20, "L3": 32 << 20}  # where the system does not tell
+_EXCHANGES = 7  # of lanes for each chunk of 16 numbers, in every pair of butterflies: strides 8 4 2 1 2 4 8
+
+Timer = Callable[[int], float]  # seconds of so many calls
 
 
 @dataclass(frozen=True)
 class Floor:
-    """Bytes a second by cache level, and multiply-adds of single numbers a second; one thread."""
+    """The least seconds of one product: to read its weights, and to do its arithmetic."""
 
-    bytes_per_second: dict[str, float]
-    multiply_adds_per_second: float
+    reading: float
+    arithmetic: float
 
-    def microseconds(self, level: str, bytes_read: int, multiply_adds: int) -> float:
-        """The least time for so many bytes of weights and so many multiply-adds, whichever is slower."""
-        reading = bytes_read / self.bytes_per_second[level]
-        return max(reading, multiply_adds / self.multiply_adds_per_second) * 1e6
+    @property
+    def seconds(self) -> float:
+        """Whichever is slower."""
+        return max(self.reading, self.arithmetic)
+
+
+def floor_timers(table: kernels.Kernels, words: NDArray[np.uint32]) -> dict[str, Timer]:
+    """Timers to take turns with the kernel's, so that all see one clock. words: copies of the weights."""
+    size = words.nbytes // 4 // _BLOCK * _BLOCK
+    numbers = np.ones(max(size, _BLOCK), np.float32)
+    one_copy = words.nbytes / len(words) / numbers.nbytes
+
+    def read(places: int) -> Timer:
+        def run(calls: int) -> float:
+            passes = max(1, round(calls * one_copy))
+            return timing.read(table, numbers, places, passes) / passes * one_copy * calls
+
+        return run
+
+    def arithmetic(work: str) -> Timer:
+        # A round takes several words.
+        return lambda calls: calls * timing.seconds_a_word(table, work, max(1, calls // _WORDS_A_ROUND))
+
+    return {
+        **{f"read_{places}": read(places) for places in _PLACES},
+        **{f"word_{work}": arithmetic(work) for work in ("nothing", "widening", "exchanging")},
+    }
+
+
+def floor_of(taken: Mapping[str, float], layer: kernels.KMatrixLayer, rows: int) -> Floor:
+    """From the seconds of one call of each of the timers.
+
+    Arithmetic: every number of the weights is multiplied and added once a row; half of the numbers are
+    widened, once for all rows; a part of the multiply-adds needs lanes exchanged.
+    """
+    vectors = layer.words_per_square / 16
+    exchanging = _EXCHANGES * (layer.inner / 16) * layer.width / (2 * vectors)
+    plain = taken["word_nothing"]
+    widening, exchange = (max(0.0, taken[f"word_{work}"] - plain) for work in ("widening", "exchanging"))
+    return Floor(
+        min(taken[f"read_{places}"] for places in _PLACES),
+        vectors * (rows * (plain + exchanging * exchange) + widening),
+    )
 
 
 def cache_bytes() -> dict[str, int]:
@@ -49,17 +93,3 @@ def working_set(level: str) -> int:
     if level == "L3":
         return min(4 * sizes["L2"], sizes["L3"] // 2)
     return sizes[level] // 2
-
-
-def measure_floor(table: kernels.Kernels, repeats: int = 9) -> Floor:
-    """The best of some timings: a floor is what can be reached, not what is usual."""
-    rates = {level: _read_rate(table, working_set(level), repeats) for level in LEVELS}
-    peak = max(timing.multiply_adds_per_second(table, _ROUNDS) for _ in range(repeats))
-    return Floor(rates, peak)
-
-
-def _read_rate(table: kernels.Kernels, size: int, repeats: int) -> float:
-    numbers = np.ones(size // 4 // _BLOCK * _BLOCK, np.float32)
-    passes = max(1, _READ_BYTES // numbers.nbytes)
-    timing.read(table, numbers, 1)
-    return passes * numbers.nbytes / min(timing.read(table, numbers, passes) for _ in range(repeats))

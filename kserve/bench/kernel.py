@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kserve import dense_layout
 from kserve._engine import kernels, timing
 from kserve.bench.check import DisagreementError
-from kserve.bench.floor import LEVELS, Floor, cache_bytes, measure_floor, working_set
+from kserve.bench.floor import LEVELS, Timer, cache_bytes, floor_of, floor_timers, working_set
 from kserve.errors import InvalidParameter
 from kserve.runtime_layout import Words, pack, unpack_dense
 from kserve.unit_factors import Floats
@@ -48,9 +48,6 @@ class Weights:
     exact_bytes: Floats  # (n, n), what the int8 weights stand for
 
 
-Timer = Callable[[int], float]  # seconds of so many calls
-
-
 def run_kernel(plan: KernelPlan) -> list[dict[str, Any]]:
     """A record for each size, number of rows, instruction set and cache level that holds the weights."""
     _check_plan(plan)
@@ -58,12 +55,11 @@ def run_kernel(plan: KernelPlan) -> list[dict[str, Any]]:
     records = []
     for isa in plan.isas or kernels.available():
         table = kernels.choose(isa)
-        floor = measure_floor(table)
         for n in plan.sizes:
             for level in plan.weights_in:
                 if _fits(n, level):
                     weights = make_weights(n, working_set(level))
-                    records += [_measure(table, weights, (level, rows), floor, plan) for rows in plan.rows]
+                    records += [_measure(table, weights, (level, rows), plan) for rows in plan.rows]
     if not records:
         raise InvalidParameter(
             f"no K-matrix of n {list(plan.sizes)} fits {', '.join(plan.weights_in)}; name a larger level"
@@ -119,9 +115,9 @@ def _dense_layer(weight: Floats, precision: str) -> kernels.DenseLayer:
 
 
 def _measure(
-    table: kernels.Kernels, weights: Weights, place: tuple[str, int], floor: Floor, plan: KernelPlan
+    table: kernels.Kernels, weights: Weights, place: tuple[str, int], plan: KernelPlan
 ) -> dict[str, Any]:
-    """Check, then time the four alternately."""
+    """Check, then time the four and what bounds them alternately."""
     level, rows = place
     n = weights.layer.inputs
     x = np.random.default_rng(rows).standard_normal((rows, n), dtype=np.float32)
@@ -132,23 +128,23 @@ def _measure(
         "dense_fp32_own": lambda calls: timing.dense(table, weights.floats, x, calls),
         "dense_int8": lambda calls: timing.dense(table, weights.bytes_, x, calls),
     }
-    taken = time_alternately(timers, plan.repeats)
-    medians = {f"{name}_us": statistics.median(values) * 1e6 for name, values in taken.items()}
-    words = weights.layer.words_per_square
-    floor_us = floor.microseconds(level, 4 * words, rows * 2 * words)
+    taken = time_alternately({**timers, **floor_timers(table, weights.words)}, plan.repeats)
+    medians = {name: statistics.median(values) for name, values in taken.items()}
+    floor = floor_of(medians, weights.layer, rows)
     return {
         "n": n,
         "rows": rows,
         "isa": table.name,
         "threads": 1,
         "weights_in": level,
-        **medians,
+        **{f"{name}_us": medians[name] * 1e6 for name in timers},
         "kmatrix_us_min": min(taken["kmatrix"]) * 1e6,
         "kmatrix_us_max": max(taken["kmatrix"]) * 1e6,
-        "floor_us": floor_us,
-        "share_of_floor": floor_us / medians["kmatrix_us"],
-        "gigabytes_per_second": floor.bytes_per_second[level] / 1e9,
-        "giga_multiply_adds_per_second": floor.multiply_adds_per_second / 1e9,
+        "floor_us": floor.seconds * 1e6,
+        "reading_us": floor.reading * 1e6,
+        "arithmetic_us": floor.arithmetic * 1e6,
+        "share_of_floor": floor.seconds / medians["kmatrix"],
+        "gigabytes_per_second": 4e-9 * weights.layer.words_per_square / floor.reading,
     }
 
 
@@ -225,9 +221,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
             f"{spread:>19}{rivals}{one['floor_us']:>10.3f}{one['share_of_floor']:>9.0%}"
         )
     lines.append(
-        "one thread; medians; every product was checked against float64; the floor is the bytes of the"
+        "one thread; medians; every product was checked against float64; the floor is reading the weights, or"
     )
-    lines.append(
-        "weights over the measured bandwidth of their cache, or the multiply-adds over the measured peak"
-    )
+    lines.append("their arithmetic in registers, whichever takes longer, both timed in turn with the product")
     return "\n".join(lines)
