@@ -36,6 +36,14 @@ def kernels(request: pytest.FixtureRequest, isa: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr("kserve.kmatrix.cpu.kernels", lambda: chosen)
 
 
+WIDTHS = {"scalar": "scalar", "avx2": "avx2"} | dict.fromkeys(("avx512", "avx512vnni", "amx"), "avx512")
+
+
+def test_kernels_are_as_wide_as_the_instruction_set_allows(isa: str) -> None:
+    assert _engine.training.Kernels(isa).isa == WIDTHS[isa]
+    assert _engine.training.Kernels().isa == WIDTHS[_engine.available_isas()[0]]
+
+
 def packing(lengths: Sequence[int] = LENGTHS, rows: int = 32) -> Packing:
     """Sentences with a few rows after the last."""
     made = Packing.of_lengths(lengths, CPU)

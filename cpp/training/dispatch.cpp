@@ -1,16 +1,17 @@
 #include "kernels/dispatch.h"
 
-#include <cstring>
+#include <string_view>
 
 #include "training/table.h"
 
 namespace kserve::training {
 
 const TrainingTable& choose(const char* isa) {
-  const char* const name = kernels::choose(isa).name;
+  const std::string_view name = kernels::choose(isa).name;
 #if defined(__x86_64__)
-  if (std::strncmp(name, "avx512", 6) == 0) return kAvx512Training;
-  if (std::strcmp(name, "avx2") == 0) return kAvx2Training;
+  if (name == "avx2") return kAvx2Training;
+  // Those above avx512 only add instructions for 8-bit numbers, of which training has none.
+  if (name != "scalar") return kAvx512Training;
 #endif
   return kScalarTraining;
 }

@@ -12,6 +12,6 @@
 
 namespace kserve::training {
 
-const TrainingTable kAvx2Training = training_table();
+const TrainingTable kAvx2Training = training_table("avx2");
 
 }  // namespace kserve::training

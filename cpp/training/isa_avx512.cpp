@@ -12,6 +12,6 @@
 
 namespace kserve::training {
 
-const TrainingTable kAvx512Training = training_table();
+const TrainingTable kAvx512Training = training_table("avx512");
 
 }  // namespace kserve::training

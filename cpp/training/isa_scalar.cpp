@@ -12,6 +12,6 @@
 
 namespace kserve::training {
 
-const TrainingTable kScalarTraining = training_table();
+const TrainingTable kScalarTraining = training_table("scalar");
 
 }  // namespace kserve::training

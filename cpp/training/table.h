@@ -178,6 +178,7 @@ struct StorageTable {
 };
 
 struct TrainingTable {
+  const char* isa;  // what this table is compiled for
   const ButterflyTable* butterfly;
   void (*embed)(const Embed&, Range rows, float* x);
   // grad_table (vocabulary, d) is added to, in the channels `channels` only.

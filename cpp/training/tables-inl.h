@@ -27,8 +27,8 @@ constexpr StorageTable<T> storage_table() {
           grow_backward<T>};
 }
 
-constexpr TrainingTable training_table() {
-  return {&kButterfly, embed, embed_backward, storage_table<float>(), storage_table<Bfloat>()};
+constexpr TrainingTable training_table(const char* isa) {
+  return {isa, &kButterfly, embed, embed_backward, storage_table<float>(), storage_table<Bfloat>()};
 }
 
 }  // namespace

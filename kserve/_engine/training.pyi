@@ -161,3 +161,8 @@ class Kernels:
         """
         y (columns, rows) = x (rows, columns) transposed.
         """
+    @property
+    def isa(self) -> str:
+        """
+        The instruction set that the kernels were compiled for.
+        """

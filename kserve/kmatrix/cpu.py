@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kserve import _engine
+from kserve.config import Settings
 
 
 def usable(x: Tensor) -> bool:
@@ -26,7 +27,7 @@ def as_array(x: Tensor) -> NDArray[Any]:
 
 @cache
 def _kernels(threads: int) -> _engine.training.Kernels:
-    return _engine.training.Kernels(threads=threads)
+    return _engine.training.Kernels(Settings.read().isa, threads)
 
 
 def kernels() -> _engine.training.Kernels:
