@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -240,7 +240,7 @@ def _serve_section(records: Sequence[Record]) -> str:
 
 
 def _load_section(records: Sequence[Record], picture: str) -> str:
-    parts = {part: [one for one in records if one["part"] == part] for part in ("curve", "overload", "soak")}
+    parts = {part: [one for one in records if one["part"] == part] for part in ("curve", *_LOAD_SENTENCES)}
     lines = [
         "## Load",
         "",
@@ -261,18 +261,48 @@ def _load_section(records: Sequence[Record], picture: str) -> str:
         )
     if parts["curve"]:
         lines += ["", _picture("Latency against offered load", picture)]
-    for one in parts["overload"]:
-        lines += [
-            "",
-            f"At {one['offered_per_second']:.0f} requests/s, four times what saturates it, for "
-            f"{one['seconds']:.0f} s: {one['accepted']} accepted, p99 {one['p99_ms']:.0f} ms; "
-            f"{one['refused']} refused with Retry-After; p50 of an idle server "
-            f"{one['idle_before']['p50_ms']:.1f} ms before, {one['idle_after']['p50_ms']:.1f} ms after.",
-        ]
-    for one in parts["soak"]:
-        memory = ", ".join(f"{mb:.0f} MB after {count} requests" for count, mb in one["resident_mb"].items())
-        lines += ["", f"Memory: {memory}."]
+    for part, sentence in _LOAD_SENTENCES.items():
+        for one in parts[part]:
+            lines += ["", sentence(one)]
     return "\n".join(lines)
+
+
+def _overload(one: Record) -> str:
+    return (
+        f"At {one['offered_per_second']:.0f} requests/s, four times what saturates it, for "
+        f"{one['seconds']:.0f} s: {one['accepted']} accepted, p99 {one['p99_ms']:.0f} ms; "
+        f"{one['refused']} refused with Retry-After; p50 of an idle server "
+        f"{one['idle_before']['p50_ms']:.1f} ms before, {one['idle_after']['p50_ms']:.1f} ms after."
+    )
+
+
+def _fairness(one: Record) -> str:
+    alone, beside = one["alone"]["p95_ms"], one["beside_arrays"]["p95_ms"]
+    return (
+        f"One user's short sentences, p95: {alone:.1f} ms alone, {beside:.1f} ms ({beside / alone:.1f} times) while "
+        "another sends arrays of 1 000 sentences."
+    )
+
+
+def _weather(one: Record) -> str:
+    return (
+        f"{one['restarts']} restarts by SIGTERM, {one['reloads']} reloads of the model, {one['aborts']} clients "
+        f"that left: {one['answered']} answers, {sum(one['faults'].values()) or 'none'} lost or wrong."
+    )
+
+
+def _soak(one: Record) -> str:
+    memory = ", ".join(f"{mb:.0f} MB after {count} requests" for count, mb in one["resident_mb"].items())
+    return f"Memory: {memory}."
+
+
+# What is told of each part of `make load` but the curve.
+_LOAD_SENTENCES: Mapping[str, Callable[[Record], str]] = {
+    "overload": _overload,
+    "fairness": _fairness,
+    "weather": _weather,
+    "soak": _soak,
+}
 
 
 def _picture(title: str, file: str) -> str:
