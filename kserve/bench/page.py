@@ -279,15 +279,16 @@ def _overload(one: Record) -> str:
 def _fairness(one: Record) -> str:
     alone, beside = one["alone"]["p95_ms"], one["beside_arrays"]["p95_ms"]
     return (
-        f"One user's short sentences, p95: {alone:.1f} ms alone, {beside:.1f} ms ({beside / alone:.1f} times) while "
-        "another sends arrays of 1 000 sentences."
+        f"Short sentences, p95: {alone:.1f} ms alone, {beside:.1f} ms ({beside / alone:.1f} times) "
+        "while another user sends arrays of 1 000."
     )
 
 
 def _weather(one: Record) -> str:
     return (
-        f"{one['restarts']} restarts by SIGTERM, {one['reloads']} reloads of the model, {one['aborts']} clients "
-        f"that left: {one['answered']} answers, {sum(one['faults'].values()) or 'none'} lost or wrong."
+        f"{one['restarts']} restarts by SIGTERM, {one['reloads']} reloads, {one['aborts']} "
+        f"clients that left: {one['answered']} answers, {sum(one['faults'].values()) or 'none'} lost or "
+        "wrong."
     )
 
 
