@@ -131,7 +131,7 @@ struct Ranking {
 };
 
 struct KernelTable {
-  const char* name;  // "scalar", "avx2", "avx512" or "avx512vnni"
+  const char* name;  // "scalar", "avx2", "avx512", "avx512vnni" or "amx"
 
   // y (rows, out) = epilogue(x (rows, in) @ W^T). Row strides in floats. x and y must not overlap (the
   // residual may alias y). scratch: kmatrix_scratch_floats(matrix) floats, 64-byte aligned; its content is

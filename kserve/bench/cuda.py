@@ -7,7 +7,6 @@ is shown.
 
 from __future__ import annotations
 
-import itertools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -93,16 +92,21 @@ def cuda_clock(call: Call) -> Timer:
 
 def run_cuda(plan: CudaPlan, device: torch.device, clock: Clock = cuda_clock) -> list[dict[str, Any]]:
     """A record for each size, number of rows, and `forward` or `training` (forward and backward)."""
-    records = []
     with _own_stream(device):
-        for size, rows in itertools.product(plan.sizes, plan.rows):
-            torch.manual_seed(size)
-            layer = KLinear(size, size, bias=False).to(device)
-            x = torch.randn(rows, size, device=device)
-            check(layer, x)
-            for mode, calls in (("forward", forward_calls(layer, x)), ("training", training_calls(layer, x))):
-                record = {"n": size, "rows": rows, "mode": mode, "device": device_name(device)}
-                records.append(record | _times(calls, clock, plan.repeats))
+        return [record for size in plan.sizes for record in _of_size(size, plan, device, clock)]
+
+
+def _of_size(size: int, plan: CudaPlan, device: torch.device, clock: Clock) -> list[dict[str, Any]]:
+    """The records of one layer."""
+    records = []
+    torch.manual_seed(size)
+    layer = KLinear(size, size, bias=False).to(device)
+    for rows in plan.rows:
+        x = torch.randn(rows, size, device=device)
+        check(layer, x)
+        for mode, calls in (("forward", forward_calls(layer, x)), ("training", training_calls(layer, x))):
+            record = {"n": size, "rows": rows, "mode": mode, "device": device_name(device)}
+            records.append(record | _times(calls, clock, plan.repeats))
     return records
 
 
