@@ -12,9 +12,7 @@ namespace {
 
 constexpr std::size_t kDotPanels = 4;                     // panels at a time
 constexpr std::size_t kDotOutputs = kDotPanels * kLanes;  // a row of totals
-// Rows that share a loaded panel, as many as registers hold; and fewer of them.
-constexpr std::size_t kDotRows = 4;
-constexpr std::size_t kFewDotRows = 2;
+constexpr std::size_t kDotRows = 6;                       // share a loaded panel, as many as registers hold
 
 struct DotCall {
   const std::int8_t* panels;   // (panels, groups, 16, 4)
@@ -31,6 +29,8 @@ struct DotVec {
   static constexpr std::size_t kParts = kLanes / Dot::kWidth;
   Dot part[kParts];
 };
+// Whether the sums of kDotRows rows and kDotPanels panels all have a register.
+constexpr bool kAllPanelsFit = DotVec::kParts == 1;
 
 // totals (kRows, kDotOutputs) of rows from `row` on, the first kPanels panels of it from `panel` on.
 template <std::size_t kPanels, std::size_t kRows>
@@ -70,16 +70,16 @@ KSERVE_INLINE void dot_tile(const DotCall& call, std::size_t panel, std::size_t 
   }
 }
 
-template <std::size_t kPanels>
-void dot_rows(const DotCall& call, std::size_t panel, std::size_t rows, std::int32_t* totals) {
-  std::size_t row = 0;
-  for (; row + kDotRows <= rows; row += kDotRows) {
-    dot_tile<kPanels, kDotRows>(call, panel, row, totals + row * kDotOutputs);
+// kRows rows at a time, and the rest, which is fewer, at once.
+template <std::size_t kPanels, std::size_t kRows = kDotRows>
+void dot_rows(const DotCall& call, std::size_t panel, std::size_t rows, std::int32_t* totals,
+              std::size_t row = 0) {
+  for (; row + kRows <= rows; row += kRows) {
+    dot_tile<kPanels, kRows>(call, panel, row, totals + row * kDotOutputs);
   }
-  for (; row + kFewDotRows <= rows; row += kFewDotRows) {
-    dot_tile<kPanels, kFewDotRows>(call, panel, row, totals + row * kDotOutputs);
+  if constexpr (kRows > 1) {
+    if (row < rows) dot_rows<kPanels, kRows - 1>(call, panel, rows, totals, row);
   }
-  for (; row < rows; ++row) dot_tile<kPanels, 1>(call, panel, row, totals + row * kDotOutputs);
 }
 
 // totals (rows, kDotOutputs): sums of `panels` panels, at most kDotPanels, from `panel` on. On processors
@@ -91,10 +91,15 @@ void dot_panels(const DotCall& call, std::size_t panel, std::size_t panels, std:
     Tiles::multiply({call.panel(panel), call.offset + panel * kLanes, call.codes, call.groups}, rows, totals);
     return;
   }
+  if constexpr (kAllPanelsFit) {
+    if (panels == kDotPanels) {
+      dot_rows<kDotPanels>(call, panel, rows, totals);
+      return;
+    }
+  }
   // One row streams the panels, and sums side by side hide the latency; several rows need the registers.
-  constexpr std::size_t kTogether = DotVec::kParts == 1 ? kDotPanels : 1;
-  if (panels == kDotPanels && (rows < kDotRows || kTogether == kDotPanels)) {
-    dot_rows<kDotPanels>(call, panel, rows, totals);
+  if (panels == kDotPanels && rows == 1) {
+    dot_tile<kDotPanels, 1>(call, panel, 0, totals);
     return;
   }
   for (std::size_t p = 0; p < panels; ++p) dot_rows<1>(call, panel + p, rows, totals + p * kLanes);

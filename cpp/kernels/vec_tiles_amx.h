@@ -22,7 +22,9 @@ struct Tiles {
   static constexpr std::size_t kGroups = 16;             // of four inputs in a tile
   static constexpr std::size_t kPanels = 4;
   static constexpr std::size_t kTotals = kPanels * 16;  // in a row of totals
-  static constexpr std::size_t kFewestRows = 5;         // vectors are as fast below
+  // As many rows as vectors take at once are as fast there, and faster after work of others: the unit has to
+  // wake up.
+  static constexpr std::size_t kFewestRows = 7;
 
   static bool worth(std::size_t groups, std::size_t panels, std::size_t rows) {
     return rows >= kFewestRows && panels == kPanels && groups % kGroups == 0;
