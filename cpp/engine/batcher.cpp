@@ -53,14 +53,9 @@ struct Batcher::Entry {
   std::size_t next = 0;  // the first sentence that no thread has begun
   std::size_t unfinished = submission.sources.size();
   Clock::time_point arrived = Clock::now();
-  const bool is_large = whole_cost() > kBudget;  // it fills a thread on its own
+  const bool is_large = cost(submission.sources, decoding) > kBudget;  // it fills a thread on its own
 
   Call call() const { return {submission.sources, submission.prefixes, false}; }
-  std::size_t whole_cost() const {
-    std::size_t sum = 0;
-    for (const Sentence& source : submission.sources) sum += cost(source.size(), decoding);
-    return sum;
-  }
   bool has_more() const { return next < submission.sources.size(); }
   bool is_forgotten() const { return decoding.control.cancel->cancelled(); }
 };

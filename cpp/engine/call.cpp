@@ -99,6 +99,12 @@ std::size_t cost(std::size_t source_tokens, const DecodingOptions& options) {
   return std::max(source_tokens, kLeastCost) * options.lanes();
 }
 
+std::size_t cost(const std::vector<Sentence>& sources, const DecodingOptions& options) {
+  std::size_t sum = 0;
+  for (const Sentence& source : sources) sum += cost(source.size(), options);
+  return sum;
+}
+
 Task make_task(const Call& call, const DecodingOptions& options, const Architecture& architecture,
                std::size_t index) {
   Task task;

@@ -29,7 +29,8 @@ Task make_task(const Call& call, const DecodingOptions& options, const Architect
 
 std::vector<std::int32_t> narrow(const Sentence& ids);
 
-// What a sentence takes of a thread's budget (DecodingOptions::max_batch_tokens).
+// What a sentence takes of a thread's budget (DecodingOptions::max_batch_tokens), and what several do.
 std::size_t cost(std::size_t source_tokens, const DecodingOptions& options);
+std::size_t cost(const std::vector<Sentence>& sources, const DecodingOptions& options);
 
 }  // namespace kserve

@@ -41,10 +41,8 @@ struct Engine::Queue {
     std::iota(order.begin(), order.end(), std::size_t{0});
     std::stable_sort(order.begin(), order.end(),
                      [&](std::size_t a, std::size_t b) { return sources[a].size() > sources[b].size(); });
-    std::size_t total = 0;
-    for (const Sentence& source : sources) total += cost(source.size(), options);
     // No thread takes more than its share, so that all have work.
-    const std::size_t share = (total + threads - 1) / threads;
+    const std::size_t share = (cost(sources, options) + threads - 1) / threads;
     limit = std::min(static_cast<std::size_t>(options.max_batch_tokens), std::max(share, std::size_t{1}));
   }
 
