@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ from kserve.errors import InvalidParameter
 from kserve.train.shortlist import Shortlist
 
 SENTENCES = tiny_bundle.SENTENCES[:4]
+RESULTS = Path(__file__).parents[1] / "docs" / "benchmarks"
 
 
 DECODE_KEYS = {
@@ -70,10 +72,16 @@ def test_every_rival_is_checked_and_timed(tmp_path: Path, capsys: pytest.Capture
         assert one["peak_mb"] > one["base_mb"] > 10
     assert "batch 2, beam 2, one thread, 7.0 source tokens, forced to 5.0" in capsys.readouterr().out
     assert plot.read_bytes().startswith(b"\x89PNG")
-    write_page([file], tmp_path / "page.md")
+    labelled, sweep = tmp_path / "labelled.json", RESULTS / "training" / "multi30k-sweep.json"
+    labelled.write_text(json.dumps({**data, "label": "the first"}))
+    write_page([file, labelled, sweep], tmp_path / "page.md")
     page = (tmp_path / "page.md").read_text()
     assert "| random-tiny | 2 | 1 | 1 | 5 | ctranslate2-int8 |" in page
-    for picture in ("batch", "beam", "memory"):
+    assert re.search(
+        r"\| the first \| \S+ \| batch 2, greedy, threads 1 \| \d+ \(\d+ … \d+\) tokens/s \|", page
+    )
+    assert re.search(r"\| kmatrix-distilled \| [\d.]+ \(", page)
+    for picture in ("batch", "beam", "memory", "steps", "sweep"):
         assert (tmp_path / "page" / f"{picture}.png").exists()
         assert f"(page/{picture}.png)" in page
 

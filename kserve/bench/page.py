@@ -10,13 +10,16 @@ from typing import Any
 
 from kserve.bench.plots import (
     DECODE_AXES,
+    case_text,
     draw_decode,
     draw_kernel,
-    draw_scatter,
+    draw_memory,
+    draw_steps,
     largest_family,
     varied,
 )
 from kserve.errors import InvalidParameter
+from kserve.train import sweep_report
 
 Record = Mapping[str, Any]
 
@@ -41,7 +44,11 @@ def write_page(paths: Sequence[Path], out: Path) -> None:
     decode = _plain_records(files, "decode")
     if decode:
         sections += [_decode_section(decode), *_decode_plots(decode, pictures)]
-    sections += _labelled_section(files)
+    sweep = _plain_records(files, "sweep")
+    if sweep:
+        sweep_report.draw_sweep(sweep, pictures / "sweep.png")
+        sections.append(_sweep_section(sweep, f"{pictures.name}/sweep.png"))
+    sections += _labelled_section(files, pictures)
     kernel = _plain_records(files, "kernel")
     if kernel:
         draw_kernel(kernel, pictures / "kernel.png")
@@ -131,12 +138,8 @@ def _decode_plots(records: Sequence[Record], pictures: Path) -> list[str]:
             draw_decode(records, axis, pictures / f"{name}.png")
             parts.append(_picture(f"Speed against {name}", f"{pictures.name}/{name}.png"))
     case = _commonest_case(records)
-    draw_scatter(case, "peak_mb", "peak memory of the process, MB", pictures / "memory.png")
+    draw_memory(case, pictures / "memory.png")
     parts.append(_picture("Speed against memory", f"{pictures.name}/memory.png"))
-    scored = [one for one in case if one["bleu"] is not None and not one["engine"].startswith("ctranslate2")]
-    if scored:
-        draw_scatter(scored, "bleu", "BLEU", pictures / "bleu.png")
-        parts.append(_picture("Speed against BLEU", f"{pictures.name}/bleu.png"))
     return parts
 
 
@@ -151,7 +154,21 @@ def _commonest_case(records: Sequence[Record]) -> list[Record]:
     return max(cases.values(), key=len)
 
 
-def _labelled_section(files: Sequence[File]) -> list[str]:
+def _sweep_section(records: Sequence[Record], picture: str) -> str:
+    lines = [
+        "## BLEU",
+        "",
+        "Models of one recipe that differ in their linear layers; mean of the seeds, least and most in",
+        "brackets.",
+        "",
+        sweep_report.table(records),
+        "",
+        _picture("Speed against BLEU", picture),
+    ]
+    return "\n".join(lines)
+
+
+def _labelled_section(files: Sequence[File], pictures: Path) -> list[str]:
     """What each optimisation bought: runs with a label, in the order in which they were given."""
     labelled = [file for file in files if file.label]
     if not labelled:
@@ -168,6 +185,10 @@ def _labelled_section(files: Sequence[File]) -> list[str]:
         for one in file.records:
             if one.get("engine", "kserve") == "kserve":
                 lines.append(f"| {file.label} | {file.machine['commit']} | {_labelled_case(file, one)} |")
+    decode = {file.label: file.records for file in labelled if file.benchmark == "decode"}
+    if decode:
+        draw_steps(decode, pictures / "steps.png")
+        lines += ["", f"![What each step bought]({pictures.name}/steps.png)"]
     return ["\n".join(lines)]
 
 
@@ -175,8 +196,8 @@ def _labelled_case(file: File, one: Record) -> str:
     if file.benchmark == "kernel":
         case = f"n {one['n']}, rows {one['rows']}, {one['isa']}, {one['weights_in']}"
         return f"{case} | {one['kmatrix_us']:.2f} µs"
-    case = f"batch {one['batch']}, beam {one['beam']}, threads {one['threads']}, {one['isa']}"
-    return f"{case} | {one['tokens_per_second']:.0f} tokens/s"
+    spread = f"({one['tokens_per_second_min']:.0f} … {one['tokens_per_second_max']:.0f})"
+    return f"{case_text(one, 'target_tokens')} | {one['tokens_per_second']:.0f} {spread} tokens/s"
 
 
 def _kernel_section(records: Sequence[Record], picture: str) -> str:

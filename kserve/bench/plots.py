@@ -109,16 +109,36 @@ def draw_bars(records: Sequence[Record], out: Path) -> None:
     _save(plot, out)
 
 
-def draw_scatter(records: Sequence[Record], key: str, label: str, out: Path) -> None:
-    """Tokens a second against another property of engine or model, a point a record."""
+def draw_memory(records: Sequence[Record], out: Path) -> None:
+    """Tokens a second against the memory of the process, a point a record."""
 
     def plot(axes: Axes) -> None:
         for one in records:
-            axes.scatter(one[key], one["tokens_per_second"], color=ENGINE_COLOURS[one["engine"]])
-            text = f"{one['engine']}, {one['model']}"
-            axes.annotate(text, (one[key], one["tokens_per_second"]), fontsize=6)
-        axes.set(xlabel=label, ylabel="target tokens a second", yscale="log")
+            place = (one["peak_mb"], one["tokens_per_second"])
+            axes.scatter(*place, color=ENGINE_COLOURS[one["engine"]])
+            axes.annotate(f"{one['engine']}, {one['model']}", place, fontsize=6)
+        axes.set(xlabel="peak memory of the process, MB", ylabel="target tokens a second", yscale="log")
         axes.set_title(case_text(records[0], ""), fontsize=9)
+
+    _save(plot, out)
+
+
+def draw_steps(builds: Mapping[str, Sequence[Record]], out: Path) -> None:
+    """The engine's tokens a second over builds in order, a line for each case."""
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for place, records in enumerate(builds.values()):
+        for one in records:
+            if one["engine"] == "kserve":
+                lines.setdefault(case_text(one, "target_tokens"), []).append(
+                    (place, one["tokens_per_second"])
+                )
+
+    def plot(axes: Axes) -> None:
+        for case, points in lines.items():
+            axes.plot(*zip(*points, strict=True), "o-", label=case)
+        axes.set(ylabel="target tokens a second", yscale="log")
+        axes.set_xticks(range(len(builds)), list(builds), rotation=25, ha="right", fontsize=7)
+        axes.legend(fontsize=7)
 
     _save(plot, out)
 
@@ -159,7 +179,7 @@ def case_text(record: Record, without: str) -> str:
         "beam": "greedy" if record["beam"] == 1 else f"beam {record['beam']}",
         "threads": f"threads {record['threads']}",
         "target_tokens": f"{record['target_tokens']:.0f} target tokens",
-        "shortlist": "with a shortlist" if record["shortlist"] else "",
+        "shortlist": "with a shortlist" if record.get("shortlist") else "",  # older builds had none,
     }
     return ", ".join(text for key, text in words.items() if text and key != without)
 

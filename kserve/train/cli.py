@@ -92,9 +92,9 @@ def sweep(
         import torch
 
         from kserve.bench.machine import Results, write_results
-        from kserve.train.plot import plot_sweep
         from kserve.train.recipe import RecipeError
-        from kserve.train.sweep import run_sweep, table
+        from kserve.train.sweep import run_sweep
+        from kserve.train.sweep_report import draw_sweep, table
     except ModuleNotFoundError as error:
         raise _missing(error) from None
     if threads:
@@ -106,7 +106,7 @@ def sweep(
     if json_file:
         write_results(json_file, Results("sweep", records))
     if plot:
-        plot_sweep(records, plot)
+        draw_sweep(records, plot)
     typer.echo(table(records))
 
 

@@ -1,18 +1,14 @@
-"""Pictures of training: the curves of a run, the points of a sweep."""
+"""The picture of a training run."""
 
 from __future__ import annotations
 
 import csv
-import statistics
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
-from matplotlib.ticker import NullFormatter
 
 
 def plot_curves(log: Path, out: Path, title: str) -> None:
@@ -32,34 +28,6 @@ def plot_curves(log: Path, out: Path, title: str) -> None:
     right = left.twinx()
     right.plot(*column("valid_bleu"), "s--", color="tab:orange")
     right.set_ylabel("validation BLEU, greedy (orange)")
-    figure.tight_layout()
-    figure.savefig(out, dpi=120)
-    pyplot.close(figure)
-
-
-def plot_sweep(records: Sequence[Mapping[str, Any]], out: Path) -> None:
-    """Draw a sweep's BLEU (last test, mean and range of the seeds) against what a decoder step costs."""
-    test = list(records[0]["bleu"])[-1]
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.5), sharey=True)
-    for record in records:
-        values = record["bleu"][test]
-        mean = statistics.mean(values)
-        spread = [[mean - min(values)], [max(values) - mean]]
-        places = [(left, record["decoder_multiply_adds"])]
-        if record["tokens_per_second"]:
-            places.append((right, record["tokens_per_second"]["median"]))
-        for axes, x in places:
-            axes.errorbar(x, mean, yerr=spread, fmt="o", capsize=3)
-            axes.annotate(record["point"], (x, mean), textcoords="offset points", xytext=(6, 4))
-    left.set(
-        xscale="log",
-        xlabel="multiply-adds of the decoder a token, output layer left out",
-        ylabel=f"BLEU, {test}",
-    )
-    left.xaxis.set_minor_formatter(NullFormatter())
-    right.set(xlabel="target tokens/s, greedy, one sentence, one thread")
-    for axes in (left, right):
-        axes.margins(x=0.25)  # room for the names
     figure.tight_layout()
     figure.savefig(out, dpi=120)
     pyplot.close(figure)

@@ -184,24 +184,3 @@ def _record(
         "bleu": {test: [scores[point.folder][test]["bleu"] for point in points] for test in tests},
         "chrf": {test: [scores[point.folder][test]["chrf"] for point in points] for test in tests},
     }
-
-
-def table(records: Sequence[Mapping[str, Any]]) -> str:
-    """The records for a person, as Markdown: mean BLEU and the spread between seeds."""
-    tests = list(records[0]["bleu"])
-    lines = [
-        f"| layers | {' | '.join(f'BLEU {test}' for test in tests)} | numbers in linear layers | "
-        "decoder multiply-adds a token | tokens/s |",
-        "| --- |" + " --- |" * (len(tests) + 3),
-    ]
-    for record in records:
-        cells = [
-            f"{statistics.mean(values):.1f} ({min(values):.1f}-{max(values):.1f})"
-            for values in record["bleu"].values()
-        ]
-        speed = f"{record['tokens_per_second']['median']:.0f}" if record["tokens_per_second"] else ""
-        lines.append(
-            f"| {record['point']} | {' | '.join(cells)} | {record['linear_numbers'] / 1e6:.2f} M | "
-            f"{record['decoder_multiply_adds'] / 1e6:.2f} M | {speed} |"
-        )
-    return "\n".join(lines)
