@@ -54,16 +54,21 @@ image:
 	deploy/image.sh
 
 RESULTS := docs/benchmarks
+DECODE := $(BIN)/kserve bench decode
+IWSLT := $(DECODE) --random iwslt
 NO_TORCH := --against kserve-dense-int8,kserve-dense-fp32,ctranslate2-int8,ctranslate2-float32
 page: $(VENV)/.ready-dev
-	$(BIN)/kserve bench decode --json $(RESULTS)/model.json
-	$(BIN)/kserve bench decode --random iwslt --batch 1,8,32,64 --beam 1,5 --json $(RESULTS)/batch.json
-	$(BIN)/kserve bench decode --random iwslt --target-length 10,20,50,100,200 $(NO_TORCH) --json $(RESULTS)/length.json
-	$(BIN)/kserve bench decode --random iwslt --batch 2,32 --threads 1,2 $(NO_TORCH) --json $(RESULTS)/threads.json
+	$(DECODE) --against kserve-dense-int8,kserve-dense-fp32,torch-dense --json $(RESULTS)/model.json
+	$(DECODE) --shortlist --against kserve-dense-int8 --json $(RESULTS)/model-shortlist.json
+	$(IWSLT) --against torch-dense,torch-k --json $(RESULTS)/torch.json
+	$(IWSLT) --beam 1,5 --shortlist --against ctranslate2-int8 --json $(RESULTS)/shortlist.json
+	$(IWSLT) --batch 1,8,32,64 --beam 1,5 $(NO_TORCH) --json $(RESULTS)/batch.json
+	$(IWSLT) --target-length 10,20,50,100,200 $(NO_TORCH) --json $(RESULTS)/length.json
+	$(IWSLT) --batch 2,32 --threads 1,2 $(NO_TORCH) --json $(RESULTS)/threads.json
 	$(BIN)/kserve bench kernel --json $(RESULTS)/kernel.json
 	$(BIN)/kserve bench serve --json $(RESULTS)/serve.json
 	$(BIN)/python -m loadtest
-	$(BIN)/kserve bench page $(RESULTS)/*.json
+	$(BIN)/kserve bench page $(RESULTS)/*.json $(RESULTS)/steps/*.json $(RESULTS)/training/multi30k-sweep.json
 
 stub: $(VENV)/.ready-dev
 	rm -rf build/stub
