@@ -31,6 +31,7 @@ from kserve.api.frame import Frame
 from kserve.api.http import State
 from kserve.api.jobs import Jobs
 from kserve.api.logs import say
+from kserve.api.memory import give_back_freed
 from kserve.api.openapi import described
 from kserve.api.race import Races
 from kserve.api.service import Service
@@ -99,9 +100,10 @@ def create_app(settings: ServerSettings, translators: Sequence[Translator]) -> F
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state: State = app.state.kserve
-    warming = asyncio.create_task(_warm(state))
+    tasks = [asyncio.create_task(one) for one in (_warm(state), give_back_freed())]
     yield
-    warming.cancel()
+    for task in tasks:
+        task.cancel()
     state.service.ready = False
     await state.jobs.close(state.service.settings.stop_seconds)
     await state.service.bundles.close()
