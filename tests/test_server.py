@@ -146,6 +146,24 @@ def test_slow_senders_are_let_go(sent: bytes, status: bytes) -> None:
         assert post(server, text=HUND).status_code == 200
 
 
+def test_who_only_sends_line_ends_after_a_request_is_let_go() -> None:
+    with (
+        serving(tiny_bundle.bundle_folder(), header_seconds="0.3") as server,
+        socket.create_connection(address(server)) as slow,
+    ):
+        slow.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert slow.recv(10_000).startswith(b"HTTP/1.1 200")
+
+        def is_closed() -> bool:
+            try:
+                slow.sendall(b"\r\n")
+            except ConnectionError:
+                return True
+            return False
+
+        assert until(is_closed)
+
+
 def test_a_client_that_does_not_read_is_let_go() -> None:
     with serving(tiny_bundle.bundle_folder(), idle_seconds="1") as server:
         with socket.socket() as deaf:
