@@ -119,13 +119,13 @@ class Batcher:
         request = _Request(len(sentences), on_token, on_sentence, self._listen().create_future())
         number = self._submit(sentences, options, prefixes if any(prefixes) else (), on_token is not None)
         self._requests[number] = request
+        # A timer of our own: asyncio's wait_for waits for the future to be cancelled, and takes longer.
+        timer = None if deadline is None else self._listen().call_later(deadline, _expire, request, deadline)
         try:
-            await asyncio.wait_for(request.done, deadline)
-        except asyncio.TimeoutError:
-            raise DeadlineExceeded(
-                f"the translation took longer than {deadline:g} s; send less at once"
-            ) from None
+            await request.done
         finally:
+            if timer is not None:
+                timer.cancel()
             self._forget(number)
         return _decoded(request)
 
@@ -232,6 +232,10 @@ class Batcher:
 def _fail(request: _Request, error: BaseException) -> None:
     if not request.done.done():
         request.done.set_exception(error)
+
+
+def _expire(request: _Request, seconds: float) -> None:
+    _fail(request, DeadlineExceeded(f"the translation took longer than {seconds:g} s; send less at once"))
 
 
 def _decoded(request: _Request) -> Decoded:

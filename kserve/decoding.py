@@ -52,6 +52,10 @@ class Request:
             control=self._control(tell),
         )
 
+    def key(self) -> tuple[tuple[str, str], ...]:
+        """The same for requests that decode alike."""
+        return tuple(sorted((name, str(value)) for name, value in self._given.items()))
+
     @property
     def on_token(self) -> Callable[[int, int, str], None] | None:
         """The caller's own function, checked."""

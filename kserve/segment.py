@@ -17,6 +17,8 @@ from kserve.text.sentences import sentences
 
 # Control characters (a tab parts the cells of a table); the line and paragraph separators.
 _BREAKS = re.compile("([\x00-\x1f\x7f-\x9f\u2028\u2029]+)")
+# Where line breaks are only space, the control characters that are none.
+_CONTROLS = re.compile("([\x00-\x08\x0e-\x1f\x7f-\x9f]+)")
 
 # Where a long line may be cut, the best places first; what is matched is kept between the segments. Sentence
 # marks may be followed by closing quotes and brackets, full-width ones need no space.
@@ -53,7 +55,7 @@ class Cutter:
     def cut(self, text: str) -> list[Part]:
         """Parts of the text in order; no part to translate has more than `limit` tokens."""
         parts: list[Part] = []
-        for index, line in enumerate(_BREAKS.split(text) if self.lines else [text]):
+        for index, line in enumerate((_BREAKS if self.lines else _CONTROLS).split(text)):
             if index % 2:
                 parts.append(Part(line, translate=False))
             else:

@@ -69,7 +69,9 @@ def fairness(offline: Offline, seconds: float) -> dict[str, Any]:
         other = context.Process(target=_send_arrays, args=arguments)
         other.start()
         told.close()
-        begun.wait(servers.START_SECONDS)
+        if not begun.wait(servers.START_SECONDS):
+            other.kill()
+            raise RuntimeError(f"the sender of arrays did not begin within {servers.START_SECONDS} s")
         beside = _while(target, offline, seconds)
         stop.set()
         answered = arrays.recv()

@@ -44,6 +44,10 @@ def test_texts_in_order_with_language_and_characters(client: httpx.Client, trans
     }
 
 
+def test_unknown_fields_are_ignored(client: httpx.Client) -> None:
+    assert ask(client, text=[HUND], colour={"red": [1]}).json() == ask(client, text=[HUND]).json()
+
+
 @pytest.mark.parametrize("form", ["get", "query", "form"])
 def test_older_callers(client: httpx.Client, form: str) -> None:
     fields = {"text": [HUND, BUCH], "source_lang": "DE", "target_lang": "EN", "auth_key": "x"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,9 @@ import tiny_bundle
 from server_process import Server, serving
 
 from kserve import Translator, __version__
+from kserve.api.body import json_object
 from kserve.api.service import LOOP_GUARD
+from kserve.errors import InvalidBody
 
 HUND = "Ein Hund rennt über die Wiese."
 BUCH = "Die Frau liest ein Buch am Fenster."
@@ -48,6 +51,10 @@ def test_a_string_gives_a_string(client: httpx.Client, translator: Translator) -
 def test_an_array_gives_an_array_equal_to_single_answers(client: httpx.Client) -> None:
     singles = [ask(client, q=text).json()["translatedText"] for text in (HUND, "", BUCH)]
     assert ask(client, q=[HUND, "", BUCH]).json() == {"translatedText": singles}
+
+
+def test_unknown_fields_are_ignored(client: httpx.Client) -> None:
+    assert ask(client, q=HUND, colour={"red": [1]}).json() == ask(client, q=HUND).json()
 
 
 @pytest.mark.parametrize("form", ["urlencoded", "multipart", "query"])
@@ -199,6 +206,14 @@ def test_a_body_that_is_no_json_object(client: httpx.Client, body: bytes) -> Non
     answer = client.post("/translate", content=body, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_body")
     assert answer.json()["error"].startswith("Invalid JSON format")
+
+
+def test_a_field_that_comes_twice_is_found_in_linear_time() -> None:
+    fields = ",".join(f'"{number}":0' for number in range(100_000))
+    started = time.perf_counter()
+    with pytest.raises(InvalidBody, match="'99999' is there more than once"):
+        json_object(f'{{{fields},"99999":0}}'.encode())
+    assert time.perf_counter() - started < 5
 
 
 def test_invalid_utf8_in_a_form_is_replaced(client: httpx.Client) -> None:

@@ -14,6 +14,7 @@ import tiny_bundle
 from kserve.bench.machine import Results, write_results
 from kserve.bench.page import write_page
 from loadtest import servers, trials
+from loadtest.client import Tally
 from loadtest.offline import Offline
 from loadtest.record import Outcome, summary
 from loadtest.servers import Load, Target, run_locust
@@ -143,6 +144,18 @@ def test_overload_is_refused_or_answered_rightly(offline: Offline, tmp_path: Pat
 def test_big_arrays_beside_single_sentences(offline: Offline) -> None:
     found = trials.fairness(offline, 2)
     assert found["arrays"] > 0
+
+
+def test_without_arrays_there_is_no_fairness_to_tell(
+    offline: Offline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at_once(*_: object) -> Tally:
+        monkeypatch.setattr(servers, "START_SECONDS", 0.01)  # a new process takes longer to begin
+        return Tally()
+
+    monkeypatch.setattr(trials, "_while", at_once)
+    with pytest.raises(RuntimeError, match=r"did not begin within 0\.01 s"):
+        trials.fairness(offline, 1)
 
 
 @pytest.mark.proof

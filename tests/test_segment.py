@@ -55,6 +55,12 @@ def test_a_line_break_is_only_space_where_the_caller_says_so() -> None:
     assert sentences("Ein Hund\nrennt. Er\n\nbellt.", lines=False) == ["Ein Hund\nrennt.", "Er", "bellt."]
 
 
+def test_control_characters_are_kept_even_where_line_breaks_are_space() -> None:
+    found = cut("Ein\nHund.\0\x1b Zwei.", lines=False)
+    assert [part.text for part in found if not part.translate] == ["\0\x1b", " "]
+    assert sentences("Ein\nHund.\0\x1b Zwei.", lines=False) == ["Ein\nHund.", "Zwei."]
+
+
 def test_what_is_not_split_is_cut_at_sentence_marks_where_it_is_too_long() -> None:
     text = 'Ein Hund rennt. Er "bellt." Wir gehen. Es regnet heute sehr stark.'
     found = ['Ein Hund rennt. Er "bellt."', "Wir gehen.", "Es regnet heute sehr stark."]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import ctypes
 import json
+import os
 import shutil
 import signal
 import socket
@@ -20,7 +24,9 @@ import tiny_bundle
 from server_process import Server, serving
 
 from kserve import Translator
+from kserve.api import memory
 from kserve.api.service import LOOP_GUARD
+from kserve.bench.machine import resident_bytes
 
 HUND = "Ein Hund rennt über die Wiese."
 LONG = (HUND + " ") * 400  # some seconds of work for one thread with a wide beam
@@ -138,6 +144,24 @@ def test_slow_senders_are_let_go(sent: bytes, status: bytes) -> None:
             answer += block
         assert answer[9:12] == status
         assert post(server, text=HUND).status_code == 200
+
+
+def test_who_only_sends_line_ends_after_a_request_is_let_go() -> None:
+    with (
+        serving(tiny_bundle.bundle_folder(), header_seconds="0.3") as server,
+        socket.create_connection(address(server)) as slow,
+    ):
+        slow.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert slow.recv(10_000).startswith(b"HTTP/1.1 200")
+
+        def is_closed() -> bool:
+            try:
+                slow.sendall(b"\r\n")
+            except ConnectionError:
+                return True
+            return False
+
+        assert until(is_closed)
 
 
 def test_a_client_that_does_not_read_is_let_go() -> None:
@@ -328,3 +352,19 @@ def test_memory_stays_small_over_a_thousand_requests() -> None:
             body = {"q": f"{HUND} {number}", "source": "auto", "target": "en"}
             assert client.post("/translate", json=body).status_code == 200
         assert server.resident_bytes() < 150e6
+
+
+def test_memory_between_what_is_in_use_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_SECONDS", 0.01)
+    library = ctypes.CDLL(None)
+    library.malloc.restype = ctypes.c_void_p
+    blocks = [library.malloc(100_000) for _ in range(1000)]
+    for block in blocks:
+        ctypes.memset(block, 1, 100_000)
+    for block in blocks[:-1]:  # the last one keeps the heap's end where it is
+        library.free(ctypes.c_void_p(block))
+    before = resident_bytes(os.getpid())
+    with contextlib.suppress(asyncio.TimeoutError):
+        asyncio.run(asyncio.wait_for(memory.give_back_freed(), 0.2))
+    library.free(ctypes.c_void_p(blocks[-1]))
+    assert resident_bytes(os.getpid()) < before - 80e6

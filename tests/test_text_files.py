@@ -166,6 +166,21 @@ def test_a_file_without_words_comes_back(translator: Translator) -> None:
     )
 
 
+def with_name(first: bytes) -> bytes:
+    """A file whose list of entries begins a name with a byte that UTF-8 does not have."""
+    data = changed(word_file(), é=b"")
+    at = data.rindex(b"PK\x01\x02") + 46
+    return data[:at] + first + data[at + len(first) :]
+
+
+def with_method(method: int) -> bytes:
+    """A file with an entry that unpacks to far more than is read, compressed by one of Python's ways."""
+    out = io.BytesIO(word_file())
+    with zipfile.ZipFile(out, "a", method) as archive:
+        archive.writestr("word/x.xml", b"a" * 60_000_000)
+    return out.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
@@ -184,8 +199,28 @@ def test_a_file_without_words_comes_back(translator: Translator) -> None:
         ),
         ("a.docx", changed(word_file(), word__x_dot_xml=b"a" * 60_000_000), "more than 50000000 bytes"),
         ("a.docx", changed(word_file(), **{f"x{number}": b"" for number in range(5001)}), "at most 5000"),
+        ("a.docx", with_method(zipfile.ZIP_LZMA), "compressed in a way"),
+        ("a.docx", with_method(zipfile.ZIP_BZIP2), "compressed in a way"),
+        ("a.docx", with_name(b"\xff"), "damaged"),
+        ("a.docx", word_file()[:-6] + b"\xff\xff\xff\x7f\0\0", "damaged"),
     ],
-    ids=["empty", "junk", "cut", "odt", "docx", "macros", "basic", "utf8", "entities", "bomb", "many"],
+    ids=[
+        "empty",
+        "junk",
+        "cut",
+        "odt",
+        "docx",
+        "macros",
+        "basic",
+        "utf8",
+        "entities",
+        "bomb",
+        "many",
+        "lzma",
+        "bzip2",
+        "name",
+        "list-before-the-beginning",
+    ],
 )
 def test_dangerous_and_broken_office_files(name: str, data: bytes, message: str) -> None:
     with pytest.raises(UnsafeFile, match=message):

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from kserve.text.protect import Unit, Units, localised, lost_numbers, masked, unit_spans
+from kserve.text.protect import _PROTECTED, _SIGN, Unit, Units, localised, lost_numbers, masked, unit_spans
 
 
 def found(text: str) -> list[str]:
@@ -33,6 +33,19 @@ def found(text: str) -> list[str]:
 )
 def test_what_is_protected(text: str, protected: list[str]) -> None:
     assert found(text) == protected
+
+
+def test_whatever_is_protected_holds_a_sign_of_it() -> None:
+    """The quick look must pass over nothing that the pattern finds."""
+    chance = random.Random(3)
+    pieces = [*"@{}$#%_:/.-+*w ad3sf(),<>&\U000f0000", "www.", "://", "https", "ftp", "file", "x1", "ä"]
+    seen = 0
+    for _ in range(20_000):
+        text = "".join(chance.choices(pieces, k=8))
+        for match in _PROTECTED.finditer(text):
+            seen += 1
+            assert _SIGN.search(match.group()), text
+    assert seen > 4_000
 
 
 def test_masks_are_words_and_come_back() -> None:

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from kserve.api.direct import ErrorHandlers
 from kserve.api.logs import say
 from kserve.api.metrics import Metrics
 from kserve.errors import INTERNAL, Answer, KserveError, RateLimited, Refused, answer_for
@@ -21,8 +22,8 @@ _FRAMEWORK = {404: "not_found", 405: "method_not_allowed"}
 _KEY_NEEDED = {"libre": 400, "deepl": 403, "v1": 401}
 
 
-def install(app: FastAPI, metrics: Metrics) -> None:
-    """Answer our errors, the framework's (404, 405) and unexpected ones."""
+def install(app: FastAPI, metrics: Metrics) -> ErrorHandlers:
+    """Answer our errors, the framework's (404, 405) and unexpected ones; gives handlers of the first two."""
 
     async def ours(request: Request, error: Exception) -> JSONResponse:
         answer = answer_for(error)
@@ -43,9 +44,10 @@ def install(app: FastAPI, metrics: Metrics) -> None:
         logging.getLogger("kserve").error("unexpected failure", exc_info=error)
         return error_answer(request, INTERNAL, "internal error")
 
-    app.add_exception_handler(KserveError, ours)
-    app.add_exception_handler(HTTPException, _framework)
-    app.add_exception_handler(Exception, unexpected)
+    expected: ErrorHandlers = {KserveError: ours, HTTPException: _framework}
+    for kind, handler in {**expected, Exception: unexpected}.items():
+        app.add_exception_handler(kind, handler)
+    return expected
 
 
 def rate_headers(limit: int, left: int, seconds: int) -> dict[str, str]:

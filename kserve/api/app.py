@@ -26,10 +26,12 @@ from kserve.api import (
 )
 from kserve.api.access import Access
 from kserve.api.bundles import Bundles
+from kserve.api.direct import Direct
 from kserve.api.frame import Frame
 from kserve.api.http import State
 from kserve.api.jobs import Jobs
 from kserve.api.logs import say
+from kserve.api.memory import give_back_freed
 from kserve.api.openapi import described
 from kserve.api.race import Races
 from kserve.api.service import Service
@@ -70,15 +72,18 @@ def create_app(settings: ServerSettings, translators: Sequence[Translator]) -> F
         Jobs(),
         Races(service.metrics) if settings.compare else None,
     )
-    answers.install(app, service.metrics)
-    for routes in (routes_libre, routes_v1, routes_deepl, routes_health):
-        app.include_router(routes.router)
+    expected_errors = answers.install(app, service.metrics)
+    routers = [routes.router for routes in (routes_libre, routes_v1, routes_deepl, routes_health)]
+    for router in routers:
+        app.include_router(router)
     if settings.web:
         app.include_router(web.router)
         app.mount("/web", web.WebFiles(directory=web.FOLDER))
     if settings.docs:
         app.include_router(docs.router)
         app.openapi = lambda: described(app, SHAPES)  # type: ignore[method-assign]
+    # The layer that is added last is the outermost.
+    app.add_middleware(Direct, routers=routers, state=app.state.kserve, handlers=expected_errors)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -95,9 +100,10 @@ def create_app(settings: ServerSettings, translators: Sequence[Translator]) -> F
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state: State = app.state.kserve
-    warming = asyncio.create_task(_warm(state))
+    tasks = [asyncio.create_task(one) for one in (_warm(state), give_back_freed())]
     yield
-    warming.cancel()
+    for task in tasks:
+        task.cancel()
     state.service.ready = False
     await state.jobs.close(state.service.settings.stop_seconds)
     await state.service.bundles.close()

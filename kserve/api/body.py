@@ -7,7 +7,9 @@ query string.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -16,6 +18,7 @@ import anyio
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect, Request
 
+from kserve.api.protocol import CONNECTION, LimitedProtocol
 from kserve.errors import BodyTooLarge, BodyTooSlow, Cancelled, InvalidBody
 
 _MAX_FIELDS = 1000
@@ -79,8 +82,10 @@ async def read_body(request: Request, limits: BodyLimits) -> bytes:
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limits.bytes:
         raise _too_large(limits)
+    connection: LimitedProtocol = request.scope[CONNECTION]
+    in_time = nullcontext() if connection.has_all_of(request.scope) else anyio.fail_after(limits.seconds)
     try:
-        with anyio.fail_after(limits.seconds):
+        with in_time:
             return await _read(request, limits)
     except TimeoutError:
         raise BodyTooSlow(
@@ -93,7 +98,7 @@ async def read_body(request: Request, limits: BodyLimits) -> bytes:
 def json_object(body: bytes) -> dict[str, Any]:
     """The fields of a JSON object."""
     try:
-        fields = json.loads(body, object_pairs_hook=_unique, parse_constant=_no_constant)
+        fields = _JSON.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
     except RecursionError:
         raise InvalidBody("Invalid JSON format: nested too deeply") from None
     except InvalidBody:
@@ -121,14 +126,16 @@ def _too_large(limits: BodyLimits) -> BodyTooLarge:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
         raise InvalidBody(f"Invalid JSON format: the field {twice[:40]!r} is there more than once")
     return fields
 
 
 def _no_constant(name: str) -> Any:
     raise InvalidBody(f"Invalid JSON format: {name} is no JSON number")
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
 def _urlencoded(text: str, repeated: Sequence[str]) -> dict[str, Any]:

@@ -7,15 +7,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
+from kserve._engine import DecodingOptions
 from kserve.batcher import Batcher
 from kserve.config import ServerSettings
+from kserve.decoding import Request
 from kserve.errors import SettingsError, UnsupportedLanguage
 from kserve.languages import language_name
 from kserve.text.sentence import Codec
 from kserve.translator import Translator, bundled_models
 
 Pair = tuple[str, str]
+Checked: TypeAlias = tuple[Request, DecodingOptions]
 
 
 @dataclass(eq=False)
@@ -26,6 +30,7 @@ class Loaded:
     translator: Translator
     batcher: Batcher
     codec: Codec
+    usual: dict[bool, Checked] = field(default_factory=dict)  # of requests without wishes, by `attention`
     users: int = 0
     unused: asyncio.Event = field(default_factory=asyncio.Event)
 

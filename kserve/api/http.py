@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 from fastapi import Depends
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -18,6 +16,7 @@ from kserve.api.access import Access, Caller, key_in_headers
 from kserve.api.body import BodyLimits, Form, read_form
 from kserve.api.driver import Timings
 from kserve.api.jobs import Jobs
+from kserve.api.protocol import CONNECTION, LimitedProtocol
 from kserve.api.race import Races
 from kserve.api.service import Service
 from kserve.api.stored import FileStore
@@ -69,27 +68,6 @@ async def _state(request: Request) -> State:  # async: FastAPI runs other functi
 AppState = Annotated[State, Depends(_state)]
 
 
-class DirectRoute(APIRoute):
-    """A route that calls a handler of request and state as it is.
-
-    FastAPI would work out both, and what is to become of the result, at every request: a tenth of its time.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's own way for handlers that take something else, such as a part of the path."""
-        endpoint = self.endpoint
-        wanted = inspect.signature(endpoint).parameters.keys()
-        if not wanted <= {"request", "state"}:
-            return super().get_route_handler()
-
-        async def handle(request: Request) -> Response:
-            given = {"request": request, "state": request.app.state.kserve}
-            found = await endpoint(**{name: given[name] for name in wanted})
-            return found if isinstance(found, Response) else JSONResponse(found)
-
-        return handle
-
-
 async def form_and_caller(request: Request, state: State) -> tuple[Form, Caller]:
     """The fields of a request to an API that takes keys in the body, and whose they are."""
     state.service.require_ready()
@@ -97,42 +75,29 @@ async def form_and_caller(request: Request, state: State) -> tuple[Form, Caller]
     return form, state.caller(request, form.fields.get("api_key"))
 
 
-async def unless_gone(request: Request, work: Awaitable[Result]) -> Result:
+async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
     """The work's result; the work is cancelled when the client closes its connection.
 
     Raises:
         Cancelled: the client has gone.
         NotReady: the server stops, and cannot wait any longer.
     """
+    connection: LimitedProtocol = request.scope[CONNECTION]
     task = asyncio.current_task()
     assert task is not None
-    gone = False
-
-    def leave(watch: asyncio.Task[Any]) -> None:
-        nonlocal gone
-        if not watch.cancelled():
-            gone = True
-            task.cancel()
-
-    watch = asyncio.create_task(_disconnected(request))
-    watch.add_done_callback(leave)
+    if connection.is_lost:
+        work.close()
+        raise Cancelled("the client has gone")
     try:
-        return await work
+        with connection.calls_when_lost(task.cancel):
+            return await work
     except asyncio.CancelledError:
-        if gone:
+        if connection.is_lost:
             raise Cancelled("the client has gone") from None
         state: State = request.app.state.kserve
         if not state.service.ready:  # what the server cancels when its time to stop is over
             raise NotReady("the server is stopping; send the request again") from None
         raise
-    finally:
-        watch.remove_done_callback(leave)
-        watch.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def json_answer(build: Callable[[], Any], texts: int, headers: Mapping[str, str]) -> Response:

@@ -7,10 +7,14 @@ the server stops, a request that is on its way already is still read, and told t
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+CONNECTION = "kserve.connection"  # in the scope of every request: its LimitedProtocol
 STOPPING = "kserve.stopping"  # in the scope of a request whose connection ends with its answer (`frame.py`)
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
@@ -34,6 +38,25 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
         self._is_stopping = False
+        self._call_when_lost: Callable[[], object] | None = None
+        self.is_lost = False
+
+    @contextmanager
+    def calls_when_lost(self, call: Callable[[], object]) -> Iterator[None]:
+        """Call it if the connection ends within the block.
+
+        The same through ASGI would be a task for each request that waits for a message.
+        """
+        self.flow.resume_reading()  # or the end would not be seen
+        self._call_when_lost = call
+        try:
+            yield
+        finally:
+            self._call_when_lost = None
+
+    def has_all_of(self, scope: Scope) -> bool:
+        """Whether the whole request has come: mostly it has when its handler begins."""
+        return self.cycle.scope is scope and not self.cycle.more_body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -47,14 +70,18 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_is_there()
         self._reads_again()
         super().connection_lost(exc)
+        self.is_lost = True
+        if self._call_when_lost is not None:
+            self._call_when_lost()
 
     def data_received(self, data: bytes) -> None:
+        super().data_received(data)
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._wait_for_head()
-        super().data_received(data)
 
     def on_headers_complete(self) -> None:
         self._head_is_there()
+        self.scope[CONNECTION] = self  # type: ignore[literal-required]
         if self._is_stopping:
             self.scope[STOPPING] = True  # type: ignore[literal-required]
         super().on_headers_complete()

@@ -15,12 +15,12 @@ from kserve.api import deepl
 from kserve.api import schemas_deepl as schemas
 from kserve.api.body import Upload, read_form
 from kserve.api.documents import translate_file
-from kserve.api.http import AppState, DirectRoute, State, attachment, json_answer, timing_headers, unless_gone
+from kserve.api.http import AppState, State, attachment, json_answer, timing_headers, unless_gone
 from kserve.api.openapi import gives, gives_file, ref
 from kserve.errors import MissingParameter
 from kserve.text.files import MEDIA_TYPES, file_kind
 
-router = APIRouter(prefix="/v2", tags=["DeepL-compatible"], route_class=DirectRoute)
+router = APIRouter(prefix="/v2", tags=["DeepL-compatible"])
 _ERROR = schemas.DeeplError
 
 

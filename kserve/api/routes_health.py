@@ -9,13 +9,13 @@ from starlette.responses import Response
 
 from kserve import __version__
 from kserve.api import schemas_health as schemas
-from kserve.api.http import AppState, DirectRoute
+from kserve.api.http import AppState
 from kserve.api.metrics import CONTENT_TYPE
 from kserve.api.openapi import errors, gives, ref
 from kserve.api.schemas_libre import ErrorAnswer
 from kserve.errors import NotFound
 
-router = APIRouter(tags=["Server"], route_class=DirectRoute)
+router = APIRouter(tags=["Server"])
 
 
 @router.get("/health", response_model=None, responses=gives(ref(schemas.Health), ErrorAnswer))

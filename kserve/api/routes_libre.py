@@ -18,7 +18,6 @@ from kserve.api.body import read_form
 from kserve.api.documents import translate_file as translate_document
 from kserve.api.http import (
     AppState,
-    DirectRoute,
     attachment,
     form_and_caller,
     json_answer,
@@ -30,7 +29,7 @@ from kserve.api.service import AUTO
 from kserve.errors import AccessDenied, MissingParameter
 from kserve.text.files import MEDIA_TYPES, file_kind
 
-router = APIRouter(tags=["LibreTranslate-compatible"], route_class=DirectRoute)
+router = APIRouter(tags=["LibreTranslate-compatible"])
 _ERROR = schemas.ErrorAnswer
 
 

@@ -15,7 +15,7 @@ from kserve.api import v1
 from kserve.api.access import Caller
 from kserve.api.body import json_object, read_body, read_form
 from kserve.api.documents import translate_file
-from kserve.api.http import AppState, DirectRoute, State, attachment, json_answer, timing_headers, unless_gone
+from kserve.api.http import AppState, State, attachment, json_answer, timing_headers, unless_gone
 from kserve.api.libre import language
 from kserve.api.openapi import Responses, errors, gives, gives_file, ref, takes
 from kserve.api.race import RUNS
@@ -25,7 +25,7 @@ from kserve.api.stream import greedy_if_open, stream
 from kserve.errors import InvalidBody, InvalidKey, KeyNeeded, MissingParameter, NotFound
 from kserve.text.files import MEDIA_TYPES, file_kind
 
-router = APIRouter(prefix="/v1", tags=["Version 1"], route_class=DirectRoute)
+router = APIRouter(prefix="/v1", tags=["Version 1"])
 _ERROR = ErrorAnswer
 _KEY_FIELDS = {"api_key", "auth_key", "key"}
 _EVENTS: Responses = {

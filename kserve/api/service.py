@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from kserve._engine import Hypothesis
 from kserve.api.access import Caller
 from kserve.api.admission import Admission
-from kserve.api.bundles import Bundles, Loaded
+from kserve.api.bundles import Bundles, Checked, Loaded
 from kserve.api.cache import Cache
 from kserve.api.driver import Drive, Orders, TellSentence, TellToken, Timings
 from kserve.api.metrics import Metrics
@@ -170,16 +170,12 @@ class Service:
         self, loaded: Loaded, documents: Sequence[Document], ask: Ask, timings: Timings
     ) -> list[Translated]:
         """Documents through one model."""
-        translator = loaded.translator
-        align = ask.align or needs_alignment(documents)
-        decoding: Decoding = {"loop_guard": LOOP_GUARD, **ask.decoding, "attention": align}
-        request = Request(decoding, translator.bundle, translator.tokenizer)
+        request, options = _checked(loaded, ask.decoding, ask.align or needs_alignment(documents))
+        remembers = self.cache.size and not request.samples
         seconds = min(ask.deadline or self.settings.deadline, self.settings.file_deadline)
         orders = Orders(
-            options=request.options(),
-            key=None
-            if request.samples
-            else tuple(sorted((name, str(value)) for name, value in decoding.items())),
+            options=options,
+            key=request.key() if remembers else None,
             until=time.monotonic() + seconds,
             tell_token=ask.tell_token,
             tell_sentence=ask.tell_sentence,
@@ -238,6 +234,19 @@ class Service:
         self.metrics.cache_hits.inc(timings.cached)
 
 
+def _checked(loaded: Loaded, decoding: Decoding, align: bool) -> Checked:
+    """How to decode, checked; the many requests that wish nothing share theirs."""
+    if not decoding and align in loaded.usual:
+        return loaded.usual[align]
+    translator = loaded.translator
+    wish: Decoding = {"loop_guard": LOOP_GUARD, **decoding, "attention": align}
+    request = Request(wish, translator.bundle, translator.tokenizer)
+    found = request, request.options()
+    if not decoding:
+        loaded.usual[align] = found
+    return found
+
+
 def _parser(ask: Ask) -> Callable[[str], Document]:
     if ask.format == "html":
         return lambda text: parse_html(text, ask.protect)
@@ -249,6 +258,8 @@ def _parser(ask: Ask) -> Callable[[str], Document]:
 def _renumbered(ask: Ask, rows: Sequence[int]) -> Ask:
     """The request for some of its texts only: who is told hears the texts' numbers in the whole request."""
     token, sentence = ask.tell_token, ask.tell_sentence
+    if token is None and sentence is None:
+        return ask
     return replace(
         ask,
         tell_token=token and (lambda text, at, number, loaded: token(rows[text], at, number, loaded)),

@@ -221,8 +221,8 @@ def localised(number: str, source: str, target: str) -> str:
 
 def masked(sentence: str, protected: Sequence[Span], choice: int) -> Masked | None:
     """The sentence with masks for these spans; None if set `choice` has not so many."""
-    names = iter([word for word in _NAMES[choice] if word.lower() not in sentence.lower()])
-    counts = iter([word for word in _COUNTS[choice] if word not in sentence])
+    names = (word for word in _NAMES[choice] if word.lower() not in sentence.lower())
+    counts = (word for word in _COUNTS[choice] if word not in sentence)
     pieces: list[str] = []
     masks: list[Mask] = []
     length = end = 0

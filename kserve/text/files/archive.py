@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ _DAMAGE = (
     OSError,
     RuntimeError,  # encrypted
     NotImplementedError,  # a way of compression that is not known
+    ValueError,  # places before the file's beginning, names that are not UTF-8
+    struct.error,
 )
 
 
@@ -82,6 +85,8 @@ def read_archive(data: bytes, limits: ArchiveLimits) -> Archive:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return _read(archive, limits)
+    except UnsafeFile:
+        raise
     except _DAMAGE:
         raise UnsafeFile("the file is damaged, encrypted, or no office document; save it again") from None
 
@@ -95,6 +100,9 @@ def _read(archive: zipfile.ZipFile, limits: ArchiveLimits) -> Archive:
     for info in infos:
         if _MACROS.search(info.filename):
             raise UnsafeFile("the file holds macros; save it without them")
+        # Python's other decompressors unpack all that they are given, however little is asked for.
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise UnsafeFile("the file is compressed in a way that office programs never use; save it again")
         with archive.open(info) as entry:
             entries[info.filename] = entry.read(left + 1)
         left -= len(entries[info.filename])
