@@ -8,8 +8,7 @@
 #   make page     every benchmark of docs/benchmarks.md anew, and the page itself (hours; an idle machine)
 #   make stub     write that stub anew
 #   make proof    what takes longer: a bare install without torch, the engine against torch on real text, the pages in
-#                 a browser, the image, load
-#   make sanitize the engine's tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
+#                 a browser, the image, load, the engine under Address-, UndefinedBehavior- and ThreadSanitizer
 #   make gpu      on a machine with a CUDA device: parity, gradients, compute-sanitizer, times
 #   make install  install into the Python that PYTHON names
 
@@ -19,20 +18,17 @@ BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt pyproject.toml $(shell find cpp -not -path 'cpp/cuda/*' '(' -name '*.cpp' -o -name '*.h' ')')
 CXX_FILES := $(shell find cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 
-.PHONY: run test check bench load image page stub proof sanitize gpu install
+.PHONY: run test check bench load image page stub proof gpu install
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.ready
 	$(BIN)/kserve serve $(ARGS)
 
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m 'not proof and not sanitizers' $(ARGS)
+	$(BIN)/python -m pytest -m 'not proof' $(ARGS)
 
 proof: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -m proof $(ARGS)
-
-sanitize: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m sanitizers $(ARGS)
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

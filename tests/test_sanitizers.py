@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 1200  # seconds for a build or a run, on a busy machine
 
-pytestmark = pytest.mark.sanitizers  # it builds the engine twice
+pytestmark = pytest.mark.proof  # it builds the engine twice
 
 
 @dataclass(frozen=True)
