@@ -54,7 +54,7 @@ DECODE := $(BIN)/kserve bench decode
 IWSLT := $(DECODE) --random iwslt
 NO_TORCH := --against kserve-dense-int8,kserve-dense-fp32,ctranslate2-int8,ctranslate2-float32
 page: $(VENV)/.ready-dev
-	$(DECODE) --against kserve-dense-int8,kserve-dense-fp32,torch-dense --json $(RESULTS)/model.json
+	$(DECODE) --target-length 15 --against kserve-dense-int8,torch-dense,ctranslate2-int8 --json $(RESULTS)/model.json
 	$(DECODE) --shortlist --against kserve-dense-int8 --json $(RESULTS)/model-shortlist.json
 	$(IWSLT) --against torch-dense,torch-k --json $(RESULTS)/torch.json
 	$(IWSLT) --beam 1,5 --shortlist --against ctranslate2-int8 --json $(RESULTS)/shortlist.json
