@@ -94,6 +94,21 @@ def test_a_stopped_fine_tuning_goes_on_without_the_model(
     assert (run.progress.step, run.progress.steps_before) == (6, 60)
 
 
+def test_the_start_has_its_share_in_the_end(text: Path, final: Path, tmp_path: Path) -> None:
+    ends = []
+    for share in (0.0, 0.25):
+        recipe = recipe_of(tmp_path, steps=6, start_share=share)
+        ends.append(state(start(recipe, text, tmp_path / f"run{share}", final).run())["model"])
+    plain, mixed = ends
+    for name, value in state(final)["model"].items():
+        torch.testing.assert_close(mixed[name], 0.75 * plain[name] + 0.25 * value)
+
+
+def test_a_share_of_no_start_is_refused(text: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"start_share mixes the weights of --weights"):
+        start(recipe_of(tmp_path, steps=6, start_share=0.5), text, tmp_path / "run")
+
+
 def test_the_tokenizer_of_the_weights_replaces_one_that_nothing_was_trained_with(
     text: Path, model_folder: Path, tmp_path: Path
 ) -> None:

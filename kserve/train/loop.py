@@ -2,7 +2,8 @@
 
 A run folder holds `tokenizer.model`, `corpora.npz` (the encoded text), `checkpoint.pt` (the whole state,
 replaced atomically), `weights/STEP.pt` (the last few, for averaging), `log.csv`, `curves.png`, `run.json`
-(what ran where) and, at the end, `final.pt` (averaged weights).
+(what ran where), `start.pt` (the weights of the start, if they have a share in the end) and, at the end,
+`final.pt` (averaged weights).
 """
 
 from __future__ import annotations
@@ -90,10 +91,13 @@ class Run:
         self.progress = Progress()
         self.stopped = False
         if given is not None:
-            self._load(given.weights, given.architecture, given.path)
-            self.progress = given.progress
+            self._begin(given)
         elif own.exists():
             self._resume(own)
+        elif self.training.start_share:
+            raise RecipeError(
+                "training.start_share mixes the weights of --weights in; name them, or leave it out"
+            )
         self.wrapped = processes.wrap(self.model)
 
     def _prepare_text(self, start: Start | None) -> None:
@@ -123,6 +127,12 @@ class Run:
             "recipe": self.recipe.model_dump(),
             "progress": vars(self.progress).copy(),
         }
+
+    def _begin(self, start: Start) -> None:
+        self._load(start.weights, start.architecture, start.path)
+        self.progress = start.progress
+        if self.training.start_share and self.processes.first:
+            save_atomically(self._state(), self.folder / "start.pt")
 
     def _resume(self, path: Path) -> None:
         """Go on where a checkpoint of this run stands."""
@@ -303,11 +313,16 @@ class Run:
         self.stopped = True
 
     def finish(self) -> Path:
-        """Write `final.pt`: the average of the last saved weights."""
+        """Write `final.pt`: the average of the last saved weights, and of those of the start their share."""
         self.processes.wait()
         if self.processes.first:
             state = self._state()
             state["model"] = average_weights(self._saved_weights())
+            if share := self.training.start_share:
+                start = read_checkpoint(self.folder / "start.pt")["model"]
+                state["model"] = {
+                    name: (1 - share) * value + share * start[name] for name, value in state["model"].items()
+                }
             save_atomically(state, self.folder / "final.pt")
         return self.folder / "final.pt"
 
