@@ -102,6 +102,8 @@ def test_the_start_has_its_share_in_the_end(text: Path, final: Path, tmp_path: P
     plain, mixed = ends
     for name, value in state(final)["model"].items():
         torch.testing.assert_close(mixed[name], 0.75 * plain[name] + 0.25 * value)
+    bundle = export(tmp_path / "run0.25" / "final.pt", tmp_path / "mixed")
+    assert "started from make up 25%" in (bundle / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_share_of_no_start_is_refused(text: Path, tmp_path: Path) -> None:
