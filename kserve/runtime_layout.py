@@ -13,7 +13,15 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from kserve.unit_factors import LANES, LEAST_DIAGONALS, Factor, Floats, factors_of, plain_factors
+from kserve.unit_factors import (
+    LANES,
+    LEAST_DIAGONALS,
+    Factor,
+    Floats,
+    factors_of,
+    plain_factors,
+    twiddle_of,
+)
 
 PASS_BITS = 3  # strides in a pass, as log2: radix 8
 SMALL_BITS = 4  # a square of at most 2**4 chunks is one pass a pair
@@ -174,12 +182,26 @@ def unpack_factors(packed: Words, inner: int, width: int) -> list[Factor]:
     return factors
 
 
+def unpack_twiddle(packed: Words, sizes: tuple[int, int], width: int, expansion: int = 1) -> Floats:
+    """A balanced twiddle `(rows * cols, 2 * width, log2 m, m / 2, 2, 2)` of a packed layer."""
+    shape = _layer_grid(packed, sizes, width, expansion)
+    squares = packed.reshape(shape.rows * shape.cols, -1)
+    return np.stack(
+        [twiddle_of(unpack_factors(square, shape.stored, width), shape.inner) for square in squares]
+    )
+
+
+def _layer_grid(packed: Words, sizes: tuple[int, int], width: int, expansion: int) -> Grid:
+    shape = grid(*sizes, expansion)
+    if packed.shape != (shape.rows, shape.cols, words(shape.stored, width)):
+        raise LayoutError(f"a packed layer {sizes[0]} -> {sizes[1]} cannot be {packed.shape}")
+    return shape
+
+
 def unpack_layer(packed: Words, sizes: tuple[int, int], width: int, expansion: int = 1) -> Floats:
     """The dense weight `(out, in)` of a packed layer `(rows, cols, words)`; `sizes` is `(in, out)`."""
+    shape = _layer_grid(packed, sizes, width, expansion)
     in_features, out_features = sizes
-    shape = grid(in_features, out_features, expansion)
-    if packed.shape != (shape.rows, shape.cols, words(shape.stored, width)):
-        raise LayoutError(f"a packed layer {in_features} -> {out_features} cannot be {packed.shape}")
     n = shape.tile
     weight = np.zeros((shape.rows * n, shape.cols * n))
     for row in range(shape.rows):

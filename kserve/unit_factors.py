@@ -6,6 +6,7 @@ is the specification.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,10 @@ LANES = 16  # numbers of a chunk
 # the range of floats.
 LEAST_DIAGONALS = (2.0**-10, 2.0**-8, 2.0**-7)
 Floats = NDArray[np.float64]
+# Balancing stops when no scale changes by more than this, or after so many rounds: blocks with zeros may have
+# no balance, only come nearer to it.
+_BALANCED = 1.001
+_ROUNDS = 500
 
 
 @dataclass(frozen=True)
@@ -71,13 +76,51 @@ def factors_of(twiddle: Floats, least: float = LEAST_DIAGONALS[0]) -> list[Facto
     return _unit_factors([[_factor(*one) for one in run] for run in runs], middle, least)
 
 
+def twiddle_of(factors: Sequence[Factor], size: int) -> Floats:
+    """The inverse of `factors_of`: a twiddle (2 * width, log2 size, size / 2, 2, 2) of the same product.
+
+    A product does not tell how its factors shared out their sizes. The twiddle has them balanced, as
+    rotations are: steps of training are made for that. Where two factors became one, one of the twiddle's
+    two is the identity but for its scale.
+
+    Args:
+        factors: In order of application, as `factors_of` gives them.
+        size: Of the square; what a smaller one was padded with, up to 16, is left out.
+    """
+    levels = size.bit_length() - 1
+    middles = sum(factor.diagonal is not None for factor in factors)
+    twiddle = np.zeros((2 * middles, levels, size // 2, 2, 2))
+    twiddle[..., 0, 0] = twiddle[..., 1, 1] = 1
+    passed, stride = 0, size  # middles passed, stride before
+    for factor in factors:
+        if factor.stride >= size:
+            continue
+        if factor.diagonal is not None:
+            block, passed = 2 * passed + 1, passed + 1
+        elif passed > 0 and factor.stride > stride:
+            block = 2 * passed - 1
+        else:
+            block = 2 * passed
+        twiddle[block, factor.stride.bit_length() - 1] = _blocks(factor, size)
+        stride = factor.stride
+    for place, factor in zip(_order(twiddle), _balanced(plain_factors(twiddle)), strict=True):
+        twiddle[place] = _blocks(factor, size)
+    return twiddle
+
+
 def plain_factors(twiddle: Floats) -> list[Factor]:
     """The factors of a twiddle as they are, each with its diagonal."""
-    result = []
-    for block, levels in enumerate(twiddle):
-        order = range(len(levels)) if block % 2 else range(len(levels) - 1, -1, -1)
-        result += [_factor(1 << level, levels[level]) for level in order]
-    return result
+    return [_factor(1 << level, twiddle[block, level]) for block, level in _order(twiddle)]
+
+
+def _order(twiddle: Floats) -> list[tuple[int, int]]:
+    """Block and level of each factor of a twiddle, in order of application."""
+    blocks, levels = twiddle.shape[:2]
+    return [
+        (block, level if block % 2 else levels - 1 - level)
+        for block in range(blocks)
+        for level in range(levels)
+    ]
 
 
 def _factor(stride: int, blocks: Floats) -> Factor:
@@ -87,6 +130,46 @@ def _factor(stride: int, blocks: Floats) -> Factor:
     diagonal[low], partner[low] = blocks[:, 0, 0], blocks[:, 0, 1]
     diagonal[high], partner[high] = blocks[:, 1, 1], blocks[:, 1, 0]
     return Factor(stride, partner, diagonal)
+
+
+def _blocks(factor: Factor, size: int) -> Floats:
+    """The inverse of `_factor`, of the pairs among the first `size` numbers."""
+    low, high = _ends(size, factor.stride)
+    diagonal = np.ones(size) if factor.diagonal is None else factor.diagonal
+    ends = [diagonal[low], factor.partner[low], factor.partner[high], diagonal[high]]
+    return np.stack(ends, axis=-1).reshape(-1, 2, 2)
+
+
+def _balanced(factors: list[Factor]) -> list[Factor]:
+    """Factors of the same product, each number between two of them as large on its way in as on its way out.
+
+    A row of one factor and the column of the next that takes it are scaled until their norms are equal, which
+    comes to the factors of the least sum of squares.
+    """
+    strides = np.array([[factor.stride] for factor in factors])
+    diagonal = np.stack([factor.diagonal for factor in factors if factor.diagonal is not None])
+    partner = np.stack([factor.partner for factor in factors])
+    index = np.arange(partner.shape[1]) ^ strides
+    for _ in range(_ROUNDS):
+        largest = 1.0
+        for first in (0, 1):  # every other place between factors, so that they do not touch each other
+            before, after = slice(first, -1, 2), slice(first + 1, None, 2)
+            rows = np.hypot(diagonal[before], partner[before])
+            columns = np.hypot(diagonal[after], np.take_along_axis(partner[after], index[after], 1))
+            # What is zero on either side is lost, whatever its scale.
+            used = (rows > 0) & (columns > 0)
+            by = np.sqrt(np.where(used, columns, 1) / np.where(used, rows, 1))
+            diagonal[before] *= by
+            partner[before] *= by
+            diagonal[after] /= by
+            partner[after] /= np.take_along_axis(by, index[after], 1)
+            largest = max(largest, by.max(initial=1), 1 / by.min(initial=1))
+        if largest < _BALANCED:
+            break
+    return [
+        Factor(factor.stride, ours, theirs)
+        for factor, ours, theirs in zip(factors, partner, diagonal, strict=True)
+    ]
 
 
 def _ends(size: int, stride: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from kserve.kmatrix import KLinear
 from kserve.runtime_layout import LayoutError
 from kserve.train.export import ExportError, bundle_tensors, export
 from kserve.train.model import DynamicConvModel
-from kserve.train.restore import load_model, restore
+from kserve.train.restore import dequantised_weights, load_model, restore, trainable_weights
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,25 @@ def norm_in_front(model: DynamicConvModel, name: str) -> torch.nn.LayerNorm | No
     found = None if norm is None else model.get_submodule(f"{layer}.{norm}")
     assert found is None or isinstance(found, torch.nn.LayerNorm)
     return found
+
+
+def test_a_model_to_train_on_from_is_the_bundles_own_again(
+    model: DynamicConvModel, bundle_path: Path
+) -> None:
+    bundle = read_bundle(bundle_path)
+    dense = dequantised_weights(bundle)
+    again = DynamicConvModel(model.arch)
+    again.load_state_dict(trainable_weights(bundle))
+    tensors = bundle_tensors(again.state_dict(), bundle.shape)
+    exported = dequantised_weights(replace(bundle, tensors=tensors))
+    for name, layer in again.named_modules():
+        key = f"{name}.weight"
+        if isinstance(layer, KLinear):
+            torch.testing.assert_close(layer.to_dense(), dense[key], rtol=0, atol=2e-5)
+        if isinstance(layer, KLinear | torch.nn.Linear):
+            assert (exported[key] - dense[key]).norm() < 0.01 * dense[key].norm(), name
+    for name in ("embedding.weight", "decoder.norm.weight", "encoder.layers.1.ffn_in.bias"):
+        torch.testing.assert_close(exported[name], dense[name])
 
 
 def test_restored_model_decodes_like_the_checkpoint(checkpoint: Path, bundle_path: Path) -> None:

@@ -20,9 +20,10 @@ from kserve.runtime_layout import (
     unpack_dense,
     unpack_factors,
     unpack_layer,
+    unpack_twiddle,
     words,
 )
-from kserve.unit_factors import LANES, factors_of
+from kserve.unit_factors import LANES, factors_of, twiddle_of
 
 SIZES = [1 << power for power in range(1, 12)]
 
@@ -157,6 +158,55 @@ def test_factors_come_back_from_their_words(inner: int, width: int) -> None:
             np.testing.assert_allclose(theirs.diagonal, ours.diagonal, rtol=2.0**-7)
 
 
+@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("size", [2, 4, 8, 16, 32, 512], ids=lambda size: f"n{size}")
+def test_a_twiddle_comes_back_from_its_words(size: int, width: int) -> None:
+    inner = max(size, LANES)
+    packed = pack(random_twiddle(size, width), inner)
+    dense = unpack_dense(packed, inner, width)[:size, :size]
+    found = twiddle_of(unpack_factors(packed, inner, width), size)
+    assert found.shape == (2 * width, size.bit_length() - 1, size // 2, 2, 2)
+    np.testing.assert_allclose(square_matrix(found), dense, atol=1e-12)
+    again = pack(found, inner)
+    if width == 1:
+        assert np.array_equal(again, packed)
+    else:  # two unit factors that had become one are pushed apart anew
+        assert relative_error(unpack_dense(again, inner, width)[:size, :size], dense) < 0.02
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_the_factors_of_a_twiddle_that_comes_back_are_balanced(width: int) -> None:
+    """Blocks of sizes from 1/30 to 30, which training may come to, are evened out."""
+    twiddle = random_twiddle(64, width, angles=np.pi)
+    scales = np.exp(np.random.default_rng(4).uniform(-3.4, 3.4, twiddle.shape[:3]))
+    found = twiddle_of(factors_of(twiddle * scales[..., None, None]), 64)
+    for block, level in [(0, 2), (1, 3), (2 * width - 1, 1)]:
+        step = 1 if block % 2 else -1
+        rows = by_number(np.linalg.norm(found[block, level], axis=2), 1 << level)
+        columns = by_number(np.linalg.norm(found[block, level + step], axis=1), 1 << (level + step))
+        np.testing.assert_allclose(rows, columns, rtol=0.02)
+    norms = np.linalg.norm(found, axis=(3, 4)).mean(2)
+    assert norms.max() < 1.5 * norms.min()
+
+
+def by_number(of_pairs: NDArray[np.float64], stride: int) -> NDArray[np.float64]:
+    """What each number of a pair has, (pairs, 2), in the order of the numbers."""
+    pair = np.arange(len(of_pairs))
+    low = (pair // stride) * 2 * stride + pair % stride
+    result = np.empty(of_pairs.size)
+    result[low], result[low + stride] = of_pairs[:, 0], of_pairs[:, 1]
+    return result
+
+
+def test_numbers_that_nothing_depends_on_come_back_too() -> None:
+    twiddle = random_twiddle(16, 1)
+    twiddle[1, 2, 3] = 0
+    twiddle[0, 1, 5, :, 1] = 0
+    found = twiddle_of(factors_of(twiddle), 16)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(square_matrix(found), square_matrix(twiddle), atol=1e-2)
+
+
 def test_two_numbers_of_a_word_are_the_nearest_there_are() -> None:
     generator = np.random.default_rng(3)
     vectors = generator.standard_normal((40, LANES)) * np.logspace(-12, 12, 40)[:, None]
@@ -189,8 +239,13 @@ def test_layer_of_any_size_is_a_grid_of_squares(sizes: tuple[int, int], width: i
             for row in range(shape.rows)
         ]
     )[:out_features, :in_features]
-    found = unpack_layer(pack_layer(twiddle, shape.rows, shape.cols), sizes, width, expansion)
+    packed = pack_layer(twiddle, shape.rows, shape.cols)
+    found = unpack_layer(packed, sizes, width, expansion)
     assert relative_error(found, oracle) < 0.03
+    recovered = unpack_twiddle(packed, sizes, width, expansion)
+    assert recovered.shape == twiddle.shape
+    found_again = unpack_layer(pack_layer(recovered, shape.rows, shape.cols), sizes, width, expansion)
+    assert relative_error(found_again, found) < 0.02
     x, gain = np.random.default_rng(1).standard_normal((2, in_features))
     np.testing.assert_allclose(multiply_layer(twiddle, shape, x)[:out_features], oracle @ x, atol=1e-12)
     scaled = scale_inputs(twiddle, shape, gain)

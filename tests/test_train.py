@@ -23,7 +23,7 @@ from kserve.train.checkpoint import average_weights
 from kserve.train.data import Corpora, encode_pairs
 from kserve.train.loop import train
 from kserve.train.optimizer import learning_rate
-from kserve.train.recipe import RecipeError, Training
+from kserve.train.recipe import Training
 
 
 @pytest.fixture(scope="module")
@@ -88,26 +88,6 @@ def test_resuming_gives_the_same_weights_bit_for_bit(text: Path, tmp_path: Path)
     assert first.progress.step == 5
     start(recipe, text, tmp_path / "parts").run()
     assert_same_weights(tmp_path / "whole" / "checkpoint.pt", tmp_path / "parts" / "checkpoint.pt")
-
-
-def test_a_run_starts_from_the_weights_of_another(text: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path, recipe_dict(steps=6))
-    first = start(recipe, text, tmp_path / "first").run()
-    run = start(recipe, text, tmp_path / "second", first)
-    weights = torch.load(first, weights_only=True)["model"]
-    assert all(torch.equal(weights[name], value) for name, value in run.model.state_dict().items())
-    assert (tmp_path / "second" / "tokenizer.model").read_bytes() == (
-        tmp_path / "first" / "tokenizer.model"
-    ).read_bytes()
-    before, after = (torch.load(path, weights_only=True)["progress"] for path in (first, run.run()))
-    assert (after["step"], after["steps_before"]) == (6, 6)
-    assert after["target_tokens"] == 2 * before["target_tokens"]
-
-
-def test_weights_without_their_tokenizer_are_refused(text: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path, recipe_dict(steps=6))
-    with pytest.raises(RecipeError, match=r"tokenizer\.model is missing"):
-        start(recipe, text, tmp_path / "run", tmp_path / "elsewhere" / "final.pt")
 
 
 def test_a_killed_run_resumes(text: Path, tmp_path: Path) -> None:

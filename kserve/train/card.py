@@ -98,6 +98,9 @@ def _training(config: Mapping[str, Any]) -> str:
         f"the last {training['average_last']} saved states averaged; "
         f"{vocabulary['size']} {vocabulary['kind']} pieces.",
     ]
+    if training.get("start_share"):
+        share = f"{training['start_share']:.0%}"
+        lines.append(f"Fine-tuned: the weights that it started from make up {share} of these.")
     if "seconds" in trained:
         lines.append(
             f"{trained['step'] + trained.get('steps_before', 0)} steps, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,17 @@ import torch
 from torch import Tensor
 
 from kserve.train.recipe import RecipeError
+
+
+@dataclass
+class Progress:
+    """Where a run stands; part of the checkpoint."""
+
+    step: int = 0
+    position: tuple[int, int] = (0, 0)  # epoch, batch of it
+    seconds: float = 0.0  # these two with those of the run whose weights were the start
+    target_tokens: int = 0
+    steps_before: int = 0  # of that run
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:

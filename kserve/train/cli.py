@@ -23,7 +23,8 @@ def train(
         typer.Option("--out", help="Run folder; an interrupted run there goes on. [default: runs/NAME]"),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option("--weights", help="Start from these: final.pt of a run of the same sizes.")
+        Path | None,
+        typer.Option("--weights", help="Start from these: final.pt of a run, or a model folder."),
     ] = None,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads of each process. [default: torch's]")

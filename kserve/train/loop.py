@@ -2,7 +2,8 @@
 
 A run folder holds `tokenizer.model`, `corpora.npz` (the encoded text), `checkpoint.pt` (the whole state,
 replaced atomically), `weights/STEP.pt` (the last few, for averaging), `log.csv`, `curves.png`, `run.json`
-(what ran where) and, at the end, `final.pt` (averaged weights).
+(what ran where), `start.pt` (the weights of the start, if they have a share in the end) and, at the end,
+`final.pt` (averaged weights).
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from kserve.kmatrix import KLinear, cuda
 from kserve.train.batches import Schedule, StepPlan, make_batch
-from kserve.train.checkpoint import average_weights, read_checkpoint, run_folder, save_atomically
+from kserve.train.checkpoint import Progress, average_weights, read_checkpoint, save_atomically
 from kserve.train.data import (
     Folders,
     load_corpora,
@@ -40,6 +40,7 @@ from kserve.train.model import DynamicConvModel
 from kserve.train.optimizer import clip_gradients, learning_rate, make_optimizer, set_learning_rate
 from kserve.train.processes import Processes, joined
 from kserve.train.recipe import Recipe, RecipeError, load_recipe
+from kserve.train.start import Start, read_start
 from kserve.train.validation import Scores, validate
 
 
@@ -51,17 +52,6 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if amx or device.type == "cuda" else torch.float32
 
 
-@dataclass
-class Progress:
-    """Where a run stands; part of the checkpoint."""
-
-    step: int = 0
-    position: tuple[int, int] = (0, 0)  # epoch, batch of it
-    seconds: float = 0.0  # these two with those of the run whose weights were the start
-    target_tokens: int = 0
-    steps_before: int = 0  # of that run
-
-
 class Run:
     """One training run in a folder.
 
@@ -70,8 +60,8 @@ class Run:
         folders: Where the text files are.
         folder: Run folder; an earlier run's checkpoint in it is resumed.
         processes: Which of the processes that train together this one is.
-        start: Weights of another run to start from, where the folder holds no checkpoint yet; its tokenizer
-            is taken over too.
+        start: `final.pt` of another run or a model folder, whose weights and tokenizer are the start where
+            the folder holds no checkpoint yet.
     """
 
     def __init__(
@@ -90,9 +80,9 @@ class Run:
                 f"{processes.count} processes; make it a multiple of them"
             )
         self.dtype = choose_precision(self.training.precision, self.device)
-        if start is not None and processes.first:
-            self._take_tokenizer(start)
-        self._prepare_text()
+        own = folder / "checkpoint.pt"
+        given = None if own.exists() or start is None else read_start(start)
+        self._prepare_text(given)
         torch.manual_seed(self.training.seed)
         self.arch = recipe.model.architecture(self.tokenizer.get_piece_size())
         self.model = DynamicConvModel(self.arch, self.training.dropout).to(self.device)
@@ -100,17 +90,26 @@ class Run:
         self.optimizer = make_optimizer(self.model, self.training)
         self.progress = Progress()
         self.stopped = False
-        self._resume(start)
+        if given is not None:
+            self._begin(given)
+        elif own.exists():
+            self._resume(own)
+        elif self.training.start_share:
+            raise RecipeError(
+                "training.start_share mixes the weights of --weights in; name them, or leave it out"
+            )
         self.wrapped = processes.wrap(self.model)
 
-    def _prepare_text(self) -> None:
+    def _prepare_text(self, start: Start | None) -> None:
         """Tokenizer and encoded text, made by the first process and read by the others."""
         recipe, codes = self.recipe, (self.recipe.languages.source, self.recipe.languages.target)
         if not self.processes.first:
             self.processes.wait()
         (self.folder / "weights").mkdir(parents=True, exist_ok=True)
         path = self.folder / "tokenizer.model"
-        if not path.exists():
+        if start is not None and self.processes.first:
+            write_atomically(path, start.tokenizer)
+        elif not path.exists():
             train_tokenizer(recipe, read_training_pairs(recipe, self.folders)[0], path)
         self.tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(path))
         self.corpora, self.counts = load_corpora(recipe, self.folders, self.folder)
@@ -129,36 +128,32 @@ class Run:
             "progress": vars(self.progress).copy(),
         }
 
-    def _take_tokenizer(self, start: Path) -> None:
-        """Weights mean nothing without the tokenizer that they were trained with."""
-        own = self.folder / "tokenizer.model"
-        theirs = run_folder(start) / "tokenizer.model"
-        if own.exists():
-            return
-        if not theirs.exists():
-            raise RecipeError(f"{theirs} is missing; the weights {start} need the tokenizer of their run")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(own, theirs.read_bytes())
+    def _begin(self, start: Start) -> None:
+        self._load(start.weights, start.architecture, start.path)
+        self.progress = start.progress
+        if self.training.start_share and self.processes.first:
+            save_atomically(self._state(), self.folder / "start.pt")
 
-    def _resume(self, start: Path | None) -> None:
-        own = self.folder / "checkpoint.pt"
-        path = own if own.exists() else start
-        if path is None:
-            return
+    def _resume(self, path: Path) -> None:
+        """Go on where a checkpoint of this run stands."""
         state = read_checkpoint(path)
-        if state["architecture"] != self.arch.to_dict():
-            raise RecipeError(f"{path} holds a model of other sizes than the recipe; use another run folder")
-        self.model.load_state_dict(state["model"])
-        before = Progress(**state["progress"])
-        if path == own:
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.progress = before
-        else:
-            self.progress = Progress(
-                seconds=before.seconds,
-                target_tokens=before.target_tokens,
-                steps_before=before.steps_before + before.step,
+        self._load(state["model"], state["architecture"], path)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**state["progress"])
+
+    def _load(self, weights: Mapping[str, torch.Tensor], architecture: Mapping[str, Any], path: Path) -> None:
+        wanted = self.arch.to_dict()
+        different = [
+            f"{key} {architecture.get(key)} instead of {wanted.get(key)}"
+            for key in {**wanted, **architecture}
+            if architecture.get(key) != wanted.get(key)
+        ]
+        if different:
+            raise RecipeError(
+                f"{path} holds a model of other sizes than the recipe ({'; '.join(different)}); use another "
+                "run folder, or make the recipe's sizes those of the weights that it is to start from"
             )
+        self.model.load_state_dict(weights)
 
     def save(self) -> None:
         """Write the whole state, and the weights for averaging; keep the last `average_last` of those."""
@@ -318,11 +313,16 @@ class Run:
         self.stopped = True
 
     def finish(self) -> Path:
-        """Write `final.pt`: the average of the last saved weights."""
+        """Write `final.pt`: the average of the last saved weights, and of those of the start their share."""
         self.processes.wait()
         if self.processes.first:
             state = self._state()
             state["model"] = average_weights(self._saved_weights())
+            if share := self.training.start_share:
+                start = read_checkpoint(self.folder / "start.pt")["model"]
+                state["model"] = {
+                    name: (1 - share) * value + share * start[name] for name, value in state["model"].items()
+                }
             save_atomically(state, self.folder / "final.pt")
         return self.folder / "final.pt"
 
@@ -336,7 +336,7 @@ def train(
         recipe_path: The YAML file.
         data: Folders of the text files that it names; the first that has a file is taken.
         folder: Run folder; `runs/NAME` when absent.
-        start: `final.pt` of another run of the same sizes, whose weights are the start.
+        start: `final.pt` of another run, or a model folder, of the same sizes, whose weights are the start.
 
     Returns:
         The file of the averaged weights.

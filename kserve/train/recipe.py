@@ -119,6 +119,8 @@ class Training(_Section):
     valid_sentences: PositiveInt = 500
     save_every: PositiveInt = 250
     average_last: PositiveInt = 5
+    # Share of the start (--weights) in the final weights (Wortsman et al. 2022, "Robust fine-tuning").
+    start_share: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = 1
 

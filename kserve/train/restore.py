@@ -1,7 +1,8 @@
-"""A bundle's own, de-quantised weights in the torch model: what the engine must agree with.
+"""A bundle's own, de-quantised weights in the torch model.
 
-Every K-matrix comes back as the dense matrix that its packed words stand for, so the torch side shares
-neither the layout nor the order of arithmetic with the engine.
+Dense, they are what the engine must agree with: every K-matrix comes back as the matrix that its packed words
+stand for, so the torch side shares neither the layout nor the order of arithmetic with the engine. With
+twiddles, they are where fine-tuning starts.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kserve import dense_layout
-from kserve.architecture import linear_layers, norm_before
+from kserve.architecture import LinearLayer, linear_layers, norm_before
 from kserve.bundle import Bundle, read_bundle
-from kserve.runtime_layout import unpack_layer
+from kserve.runtime_layout import unpack_layer, unpack_twiddle
 from kserve.train.export import load_checkpoint, state_name
 from kserve.train.model import DynamicConvModel
 from kserve.train.spec import Architecture, LinearSpec
@@ -41,6 +42,33 @@ def load_model(checkpoint: Path) -> DynamicConvModel:
 
 def dequantised_weights(bundle: Bundle) -> dict[str, Tensor]:
     """State dict of the all-dense DynamicConvModel: the bundle's own numbers, rounded to float32 once."""
+    weights = _outside_layers(bundle)
+    for layer in linear_layers(bundle.shape):
+        kind = bundle.shape.linear[layer.site]
+        weight = (
+            _dense_weight(bundle, layer)
+            if kind.kind == "dense"
+            else unpack_layer(*_packed(bundle, layer), kind.width, kind.expansion)
+        )
+        weights[f"{state_name(layer.name)}.weight"] = _float32(weight)
+    return weights
+
+
+def trainable_weights(bundle: Bundle) -> dict[str, Tensor]:
+    """State dict of the DynamicConvModel of the bundle's architecture, K-matrices as twiddles again."""
+    weights = _outside_layers(bundle)
+    for layer in linear_layers(bundle.shape):
+        kind, key = bundle.shape.linear[layer.site], state_name(layer.name)
+        if kind.kind == "dense":
+            weights[f"{key}.weight"] = _float32(_dense_weight(bundle, layer))
+        else:
+            twiddle = unpack_twiddle(*_packed(bundle, layer), kind.width, kind.expansion)
+            weights[f"{key}.twiddle"] = _float32(twiddle)
+    return weights
+
+
+def _outside_layers(bundle: Bundle) -> dict[str, Tensor]:
+    """All weights but the linear layers' matrices."""
     tensors, shape = bundle.tensors, bundle.shape
     table = (
         tensors["embedding.table"].astype(np.float64) * tensors["embedding.scale"].astype(np.float64)[:, None]
@@ -55,17 +83,22 @@ def dequantised_weights(bundle: Bundle) -> dict[str, Tensor]:
         weights[f"{state_name(name)}.weight"] = torch.ones(shape.d_model)
         weights[f"{state_name(name)}.bias"] = torch.zeros(shape.d_model)
     for layer in linear_layers(shape):
-        kind, key = shape.linear[layer.site], state_name(layer.name)
-        if kind.kind == "dense":
-            parts = {part: tensors[f"{layer.name}.{part}"] for part in ("dense", "dense_scale")
-                     if f"{layer.name}.{part}" in tensors}  # fmt: skip
-            weight = dense_layout.unpack(parts, layer.outputs, layer.inputs)
-        else:
-            packed, sizes = tensors[f"{layer.name}.kmatrix"], (layer.inputs, layer.outputs)
-            weight = unpack_layer(packed, sizes, kind.width, kind.expansion)
-        weights[f"{key}.weight"] = _float32(weight)
-        weights[f"{key}.bias"] = _float32(tensors[f"{layer.name}.bias"])
+        weights[f"{state_name(layer.name)}.bias"] = _float32(tensors[f"{layer.name}.bias"])
     return weights
+
+
+def _dense_weight(bundle: Bundle, layer: LinearLayer) -> NDArray[Any]:
+    parts = {
+        part: bundle.tensors[f"{layer.name}.{part}"]
+        for part in ("dense", "dense_scale")
+        if f"{layer.name}.{part}" in bundle.tensors
+    }
+    return dense_layout.unpack(parts, layer.outputs, layer.inputs)
+
+
+def _packed(bundle: Bundle, layer: LinearLayer) -> tuple[NDArray[np.uint32], tuple[int, int]]:
+    """A K-matrix's words, and its inputs and outputs."""
+    return bundle.tensors[f"{layer.name}.kmatrix"], (layer.inputs, layer.outputs)
 
 
 def _filled(arch: Architecture, weights: Mapping[str, Tensor]) -> DynamicConvModel:
