@@ -58,10 +58,12 @@ page: $(VENV)/.ready-dev
 	$(DECODE) --shortlist --against kserve-dense-int8 --json $(RESULTS)/model-shortlist.json
 	$(IWSLT) --against torch-dense,torch-k --json $(RESULTS)/torch.json
 	$(IWSLT) --beam 1,5 --shortlist --against ctranslate2-int8 --json $(RESULTS)/shortlist.json
+	$(IWSLT) --batch 1,32 --beam 1,5 --against ctranslate2-int8 --repeats 9 --json $(RESULTS)/headline.json
 	$(IWSLT) --batch 1,8,32,64 --beam 1,5 $(NO_TORCH) --json $(RESULTS)/batch.json
 	$(IWSLT) --target-length 10,20,50,100,200 $(NO_TORCH) --json $(RESULTS)/length.json
 	$(IWSLT) --batch 2,32 --threads 1,2 $(NO_TORCH) --json $(RESULTS)/threads.json
-	$(BIN)/kserve bench kernel --json $(RESULTS)/kernel.json
+	$(BIN)/kserve bench kernel --n 64,128,256,512,1024 --json $(RESULTS)/kernel.json
+	$(BIN)/kserve bench kernel --n 2048,4096 --rows 1,8,32 --json $(RESULTS)/kernel-large.json
 	$(BIN)/kserve bench serve --json $(RESULTS)/serve.json
 	$(BIN)/python -m loadtest
 	$(BIN)/kserve bench page $(RESULTS)/*.json $(RESULTS)/steps/*.json $(RESULTS)/training/multi30k-sweep.json
