@@ -138,7 +138,7 @@ def draw_steps(builds: Mapping[str, Sequence[Record]], out: Path) -> None:
             axes.plot(*zip(*points, strict=True), "o-", label=case)
         axes.set(ylabel="target tokens a second", yscale="log")
         axes.set_xticks(range(len(builds)), list(builds), rotation=25, ha="right", fontsize=7)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, loc="lower left")
 
     _save(plot, out)
 
