@@ -43,6 +43,7 @@ def summary(outcomes: Sequence[Outcome], offered: float | None, seconds: float) 
         "accepted_per_second": round(len(accepted) / seconds, 2),
         "sentences_per_second": round(sum(one.sentences for one in accepted) / seconds, 2),
         **{f"p{100 * share:.0f}_ms": _ms(times, share) for share in PERCENTILES},
+        "after_sending_p99_ms": _ms([one.seconds - one.late for one in accepted], 0.99),
         "sent_late_p99_ms": _ms([one.late for one in outcomes], 0.99),
         "refused_p99_ms": _ms([one.seconds for one in refused], 0.99),
         "server_p50_ms": {name: _phase(accepted, name) for name in ("queue", "tokenize", "decode")},

@@ -67,12 +67,13 @@ def test_a_wrong_answer_is_told_from_a_right_one(offline: Offline) -> None:
 def test_a_summary_counts_refusals_and_faults_apart() -> None:
     outcomes = [
         Outcome(0, "single", 0.0, 0.010, 0.0, 200, 1, None, {"decode": 4.0}),
-        Outcome(0, "single", 0.1, 0.030, 0.0, 200, 1, "got 'a'", {}),
+        Outcome(0, "single", 0.1, 0.030, 0.005, 200, 1, "got 'a'", {}),
         Outcome(0, "single", 0.2, 0.001, 0.0, 429, 1, None, {}),
     ]
     found = summary(outcomes, 5.0, 2.0)
     assert (found["accepted"], found["refused"], found["faults"]) == (2, 1, {"got 'a'": 1})
     assert (found["p50_ms"], found["p99_ms"], found["accepted_per_second"]) == (10.0, 30.0, 1.0)
+    assert (found["after_sending_p99_ms"], found["sent_late_p99_ms"]) == (25.0, 5.0)
     assert found["server_p50_ms"]["decode"] == 4.0
 
 
@@ -85,6 +86,7 @@ def test_the_page_tells_of_load(tmp_path: Path) -> None:
         "accepted": 9_000,
         "refused": 39_000,
         "p99_ms": 700.0,
+        "after_sending_p99_ms": 650.0,
     }
     records: list[dict[str, object]] = [
         {
@@ -103,7 +105,7 @@ def test_the_page_tells_of_load(tmp_path: Path) -> None:
     for told in (
         "| kserve | 200 (190 … 210) |",
         "benchmarks/load.png",
-        "p99 700 ms",
+        "p99 700 ms (650 ms without",
         "92 MB after 100000 requests",
     ):
         assert told in page

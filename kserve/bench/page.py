@@ -291,7 +291,8 @@ def _load_section(records: Sequence[Record], picture: str) -> str:
 def _overload(one: Record) -> str:
     return (
         f"At {one['offered_per_second']:.0f} requests/s, four times what saturates it, for "
-        f"{one['seconds']:.0f} s: {one['accepted']} accepted, p99 {one['p99_ms']:.0f} ms; "
+        f"{one['seconds']:.0f} s: {one['accepted']} accepted, p99 {one['p99_ms']:.0f} ms "
+        f"({one['after_sending_p99_ms']:.0f} ms without the lateness of the sender, on the same cores); "
         f"{one['refused']} refused with Retry-After; p50 of an idle server "
         f"{one['idle_before']['p50_ms']:.1f} ms before, {one['idle_after']['p50_ms']:.1f} ms after."
     )
