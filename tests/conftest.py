@@ -51,6 +51,14 @@ def wide_tables() -> list[kernels.Kernels]:
 
 
 @pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of text to train on."""
+    from training_runs import write_text  # it needs torch, which most tests do without
+
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="module")
 def translator() -> Translator:
     """What a server with the tiny bundle answers, from the library."""
     return Translator(tiny_bundle.bundle_folder(), threads=1)

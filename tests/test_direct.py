@@ -40,6 +40,10 @@ async def framework(scope: Any, receive: Any, send: Any) -> None:
     await JSONResponse({"by": "the framework"})(scope, receive, send)
 
 
+async def nothing() -> Any:
+    raise AssertionError("these handlers read no body")
+
+
 def answered(direct: Direct, method: str, path: str, **scope: Any) -> tuple[int, bytes]:
     sent: list[Any] = []
 
@@ -47,7 +51,7 @@ def answered(direct: Direct, method: str, path: str, **scope: Any) -> tuple[int,
         sent.append(message)
 
     given = {"type": "http", "method": method, "path": path, "headers": [], **scope}
-    asyncio.run(direct(given, None, send))  # type: ignore[arg-type]
+    asyncio.run(direct(given, nothing, send))
     return sent[0]["status"], sent[1]["body"]
 
 

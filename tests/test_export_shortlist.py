@@ -12,7 +12,7 @@ import pytest
 import tiny_bundle
 from numpy.typing import NDArray
 from server_process import serving
-from training_runs import GERMAN, recipe_dict, start, write_recipe, write_text
+from training_runs import GERMAN, recipe_dict, start, write_recipe
 
 from kserve import Translator
 from kserve._engine import DecodingOptions
@@ -76,11 +76,6 @@ def test_the_most_frequent_target_tokens_are_for_any_sentence() -> None:
     assert len(lists.always) == SIZES[0].always
     assert counts[lists.always].min() >= np.delete(counts, lists.always).max()
     assert max(np.diff(lists.first)) <= SIZES[0].each + 1
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_text(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_runs import TRAIN, recipe_dict, start, write_recipe, write_text
+from training_runs import TRAIN, recipe_dict, start, write_recipe
 
 from kserve.tokenizer import BEGIN, PADDING
 from kserve.train.batches import Schedule, StepPlan, make_batch, plan_batches
@@ -24,11 +24,6 @@ from kserve.train.data import Corpora, encode_pairs
 from kserve.train.loop import train
 from kserve.train.optimizer import learning_rate
 from kserve.train.recipe import Training
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_text(tmp_path_factory.mktemp("text"))
 
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:

@@ -10,15 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from training_runs import recipe_dict, start, write_recipe, write_text
+from training_runs import recipe_dict, start, write_recipe
 
 from kserve.train.data import Folders, read_pairs, read_training_pairs
 from kserve.train.recipe import RecipeError, load_recipe
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_text(tmp_path_factory.mktemp("text"))
 
 
 def test_checkpoint_of_other_sizes_is_refused(text: Path, tmp_path: Path) -> None:

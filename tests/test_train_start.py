@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from training_runs import recipe_dict, start, write_recipe, write_text
+from training_runs import recipe_dict, start, write_recipe
 
 from kserve.bundle import read_bundle
 from kserve.train.export import export
@@ -28,11 +28,6 @@ def recipe_of(folder: Path, **training: Any) -> Path:
     recipe = recipe_dict(**training)
     recipe["model"]["sites"] = SITES
     return write_recipe(folder, recipe)
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_text(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")

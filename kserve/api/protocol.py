@@ -81,6 +81,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_is_there()
+        # uvicorn's type of a scope knows no keys but its own; ASGI allows more.
         self.scope[CONNECTION] = self  # type: ignore[literal-required]
         if self._is_stopping:
             self.scope[STOPPING] = True  # type: ignore[literal-required]

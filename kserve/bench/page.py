@@ -188,7 +188,7 @@ def _labelled_section(files: Sequence[File], pictures: Path) -> list[str]:
     decode = {file.label: file.records for file in labelled if file.benchmark == "decode"}
     if decode:
         draw_steps(decode, pictures / "steps.png")
-        lines += ["", f"![What each step bought]({pictures.name}/steps.png)"]
+        lines += ["", _image("What each step bought", f"{pictures.name}/steps.png")]
     return ["\n".join(lines)]
 
 
@@ -219,7 +219,7 @@ def _kernel_section(records: Sequence[Record], picture: str) -> str:
             f"{one['dense_fp32_us']:.2f} ({one['dense_fp32_own_us']:.2f}) | {one['dense_int8_us']:.2f} | "
             f"{one['reading_us']:.3f} | {one['arithmetic_us']:.3f} | {one['share_of_floor']:.0%} |"
         )
-    return "\n".join([*lines, "", _picture("Time against n", picture)])
+    return "\n".join([*lines, "", _image("Time against n", picture)])
 
 
 def _cuda_section(records: Sequence[Record]) -> str:
@@ -329,4 +329,9 @@ _LOAD_SENTENCES: Mapping[str, Callable[[Record], str]] = {
 
 
 def _picture(title: str, file: str) -> str:
-    return f"### {title}\n\n![{title}]({file})" if "Time" not in title else f"![{title}]({file})"
+    """An image under a heading of its own."""
+    return f"### {title}\n\n{_image(title, file)}"
+
+
+def _image(title: str, file: str) -> str:
+    return f"![{title}]({file})"

@@ -179,7 +179,7 @@ def case_text(record: Record, without: str) -> str:
         "beam": "greedy" if record["beam"] == 1 else f"beam {record['beam']}",
         "threads": f"threads {record['threads']}",
         "target_tokens": f"{record['target_tokens']:.0f} target tokens",
-        "shortlist": "with a shortlist" if record.get("shortlist") else "",  # older builds had none,
+        "shortlist": "with a shortlist" if record.get("shortlist") else "",  # older builds had none
     }
     return ", ".join(text for key, text in words.items() if text and key != without)
 
