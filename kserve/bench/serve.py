@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
+
+import httptools
 
 from kserve.api.server import bind
 from kserve.api.service import LOOP_GUARD
@@ -77,11 +79,12 @@ class _Server:
     def __init__(self, bundle: Path | None) -> None:
         free = bind("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        self._connection = HTTPConnection("127.0.0.1", free.getsockname()[1])
+        self._port = free.getsockname()[1]
         free.close()
-        command = [sys.executable, "-m", "kserve", "serve", "--port", self.url.rpartition(":")[2]]
+        command = [sys.executable, "-m", "kserve", "serve", "--port", str(self._port)]
         if bundle is not None:
             command += ["--bundle", str(bundle)]
+        self._connection: _Connection | None = None
         self.started = time.perf_counter()
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -96,10 +99,11 @@ class _Server:
 
     def translate(self, text: str, pair: tuple[str, str], expected: dict[str, str]) -> float:
         """Seconds of one request on a connection that stays open; its answer must be the library's."""
+        if self._connection is None:
+            self._connection = _Connection(self._port)
         body = json.dumps({"q": text, "source": pair[0], "target": pair[1]})
         started = time.perf_counter()
-        self._connection.request("POST", "/translate", body, {"Content-Type": "application/json"})
-        answer = self._connection.getresponse().read()
+        answer = self._connection.post("/translate", body.encode())
         seconds = time.perf_counter() - started
         got = json.loads(answer).get("translatedText")
         if got != expected[text]:
@@ -108,7 +112,8 @@ class _Server:
 
     def stop(self) -> None:
         """End the process."""
-        self._connection.close()
+        if self._connection is not None:
+            self._connection.close()
         self.process.terminate()
         self.process.wait(30)
 
@@ -118,3 +123,38 @@ class _Server:
             return self.wait_ready()
         finally:
             self.stop()
+
+
+class _Connection:
+    """A client that costs little: the standard library's takes 0.4 ms of its own for a request."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._body, self._is_whole = b"", False
+
+    def post(self, path: str, body: bytes) -> bytes:
+        """The body of the answer, whatever its status."""
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        head += "Content-Type: application/json\r\n\r\n"
+        self._body, self._is_whole = b"", False
+        self._socket.sendall(head.encode() + body)
+        parser = httptools.HttpResponseParser(self)
+        while not self._is_whole:
+            received = self._socket.recv(1 << 16)
+            if not received:
+                raise RuntimeError("the server closed the connection before its answer was whole")
+            parser.feed_data(received)
+        return self._body
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser."""
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        self._is_whole = True
+
+    def close(self) -> None:
+        """The end."""
+        self._socket.close()

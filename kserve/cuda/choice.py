@@ -24,10 +24,15 @@ FILE = "cuda-thresholds.json"
 # running the factors one by one.
 MATERIALIZE_ROWS = 64
 
-# Until somebody measures. By arithmetic, not by a clock: building B B* costs about n^3 multiply-adds and a
-# score of launches, the kernel reads 4 n log2 n twiddles for each tile of rows; n from 8192 on takes a dense
-# matrix of 256 MB and more for each square.
-ESTIMATED = {2**log_n: 512 if log_n < 13 else 1 << 20 for log_n in range(1, 15)}
+# Until somebody measures on the device at hand: what an H200 gave for n from 512 to 4096
+# (docs/benchmarks/cuda.json). Above, a dense matrix takes 256 MB and more for each square.
+ESTIMATED = {
+    **{2**log_n: 256 for log_n in range(1, 10)},
+    1024: 1024,
+    2048: 1024,
+    4096: 4096,
+    **dict.fromkeys((8192, 16384), 1 << 20),
+}
 
 
 class Route(Enum):
