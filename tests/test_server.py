@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
@@ -122,6 +123,14 @@ def test_a_stream_that_nobody_reads_is_not_worked_for() -> None:
         assert until(lambda: gauge(server, "kserve_engine_queued_sentences") == 0)
 
 
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Server]:
+    """A server that waits half a second for a sender; what one test does to it must not hurt the next."""
+    limits = {"header_seconds": "0.5", "body_seconds": "0.5"}
+    with serving(tiny_bundle.bundle_folder(), **limits) as running:
+        yield running
+
+
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
@@ -131,26 +140,19 @@ def test_a_stream_that_nobody_reads_is_not_worked_for() -> None:
     ],
     ids=["head", "nothing", "body"],
 )
-def test_slow_senders_are_let_go(sent: bytes, status: bytes) -> None:
-    limits = {"header_seconds": "0.3", "body_seconds": "0.3"}
-    with (
-        serving(tiny_bundle.bundle_folder(), **limits) as server,
-        socket.create_connection(address(server)) as slow,
-    ):
+def test_slow_senders_are_let_go(impatient: Server, sent: bytes, status: bytes) -> None:
+    with socket.create_connection(address(impatient)) as slow:
         slow.sendall(sent)
         slow.settimeout(60)
         answer = b""
         while block := slow.recv(10_000):
             answer += block
         assert answer[9:12] == status
-        assert post(server, text=HUND).status_code == 200
+    assert post(impatient, text=HUND).status_code == 200
 
 
-def test_who_only_sends_line_ends_after_a_request_is_let_go() -> None:
-    with (
-        serving(tiny_bundle.bundle_folder(), header_seconds="0.3") as server,
-        socket.create_connection(address(server)) as slow,
-    ):
+def test_who_only_sends_line_ends_after_a_request_is_let_go(impatient: Server) -> None:
+    with socket.create_connection(address(impatient)) as slow:
         slow.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         assert slow.recv(10_000).startswith(b"HTTP/1.1 200")
 
@@ -190,22 +192,21 @@ def test_a_client_that_does_not_read_is_let_go() -> None:
     ],
     ids=["tls", "version", "negative", "huge", "nul", "long-head", "path", "smuggled"],
 )
-def test_what_is_no_http(sent: bytes) -> None:
-    with serving(tiny_bundle.bundle_folder(), header_seconds="0.5", body_seconds="0.5") as server:
-        with socket.create_connection(address(server)) as strange:
-            strange.settimeout(60)
-            try:
-                strange.sendall(sent)
-                answer = b""
-                while block := strange.recv(10_000):
-                    answer += block
-                    if b"\r\n\r\n" in answer:
-                        break
-            except ConnectionError:
-                answer = b""
-        assert answer == b"" or answer.split(b" ")[1][:1] in (b"4", b"2")
-        assert b"Traceback" not in answer
-        assert post(server, text=HUND).status_code == 200
+def test_what_is_no_http(impatient: Server, sent: bytes) -> None:
+    with socket.create_connection(address(impatient)) as strange:
+        strange.settimeout(60)
+        try:
+            strange.sendall(sent)
+            answer = b""
+            while block := strange.recv(10_000):
+                answer += block
+                if b"\r\n\r\n" in answer:
+                    break
+        except ConnectionError:
+            answer = b""
+    assert answer == b"" or answer.split(b" ")[1][:1] in (b"4", b"2")
+    assert b"Traceback" not in answer
+    assert post(impatient, text=HUND).status_code == 200
 
 
 def test_connections_beyond_the_limit_are_told(translator: Translator) -> None:
