@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 
 from kserve import Translator
+from kserve.cli import main
 from kserve.train import distill as module
 from kserve.train.data import Folders
 from kserve.train.distill import Plan, distill
@@ -98,29 +97,20 @@ def test_files_that_would_overwrite_each_other_are_refused(plan: Plan) -> None:
         distill(twice)
 
 
-def test_the_command_writes_a_summary_and_names_what_is_missing(plan: Plan, tmp_path: Path) -> None:
+def test_the_command_writes_a_summary_and_names_what_is_missing(
+    plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments: list[Any] = [bundled_model(), "text", "--data", tmp_path, "--out", tmp_path / "out"]
-    command = [
-        sys.executable,
-        "-m",
-        "kserve",
-        "distill",
-        *map(str, arguments),
-        "--beam",
-        "1",
-        "--threads",
-        "1",
-    ]
-    done = subprocess.run(
-        [*command, "--json", str(tmp_path / "s.json")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "pairs 4" in done.stdout
+    command = ["distill", *map(str, arguments), "--beam", "1", "--threads", "1"]
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--json", str(tmp_path / "s.json")])
+    assert end.value.code == 0
+    assert "pairs 4" in capsys.readouterr().out
     summary = json.loads((tmp_path / "s.json").read_text())
     assert summary["languages"] == ["de", "en"]
     assert summary["files"][0]["pairs"] == 4
     command[command.index("text")] = "absent"
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "absent.de" in done.stderr
-    assert "Traceback" not in done.stderr
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 2
+    assert "absent.de" in capsys.readouterr().err

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny_bundle
+from typer.testing import CliRunner
 
 from kserve.bench.machine import Results, write_results
 from kserve.bench.page import write_page
 from loadtest import servers, trials
+from loadtest.__main__ import app
 from loadtest.client import Tally
 from loadtest.offline import Offline
 from loadtest.record import Outcome, summary
@@ -180,12 +180,6 @@ def test_the_rival_answers_every_sentence(offline: Offline, tmp_path: Path) -> N
 
 
 def test_the_command_explains_itself() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "loadtest", "--part", "nothing"],
-        cwd=servers.ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
+    done = CliRunner().invoke(app, ["--part", "nothing"])
+    assert done.exit_code == 2
     assert "expected curve, overload" in " ".join(done.stderr.replace("│", " ").split())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import torch
 import yaml
 from training_runs import recipe_dict, write_recipe, write_text
 
+from kserve.cli import main
 from kserve.kmatrix import KLinear
 from kserve.train.checkpoint import read_checkpoint
 from kserve.train.costs import decoder_multiply_adds, linear_numbers
@@ -38,28 +37,33 @@ def write_sweep(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def test_a_sweep_trains_scores_and_draws_every_point(tmp_path: Path) -> None:
+def test_a_sweep_trains_scores_and_draws_every_point(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = tmp_path / "text"
     text.mkdir()
     write_text(text)
     files = {name: tmp_path / f"out.{name}" for name in ("json", "png")}
-    command = [sys.executable, "-m", "kserve", "sweep", str(write_sweep(tmp_path, seeds=[1, 2]))]
+    command = ["sweep", str(write_sweep(tmp_path, seeds=[1, 2]))]
     command += ["--data", str(text), "--out", str(tmp_path / "runs")]
     command += ["--json", str(files["json"]), "--plot", str(files["png"])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 0
     records = {record["point"]: record for record in json.loads(files["json"].read_text())["results"]}
     assert list(records) == list(POINTS)
     assert all(len(record["bleu"]["valid"]) == 2 for record in records.values())
     assert records["kmatrix"]["tokens_per_second"]["median"] > 0
     assert records["lowrank"]["tokens_per_second"] is None, "the engine has no low-rank layers"
-    assert done.stdout.count("| kmatrix |") == 1
+    assert capsys.readouterr().out.count("| kmatrix |") == 1
     assert files["png"].read_bytes().startswith(b"\x89PNG")
     seeds = [read_checkpoint(tmp_path / "runs" / f"dense-{n}" / "final.pt")["model"] for n in (1, 2)]
     assert not torch.equal(seeds[0]["embedding.weight"], seeds[1]["embedding.weight"])
     # Nothing is trained twice.
     before = (tmp_path / "runs" / "dense-1" / "final.pt").stat().st_mtime_ns
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 0
     assert (tmp_path / "runs" / "dense-1" / "final.pt").stat().st_mtime_ns == before
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 from training_runs import recipe_dict, start, write_recipe
 
+from kserve.cli import main
 from kserve.train.data import Folders, read_pairs, read_training_pairs
 from kserve.train.recipe import RecipeError, load_recipe
 
@@ -145,31 +145,23 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(text: Path, tmp
     assert resumed.run().exists()
 
 
-LIMITED = """
-import resource, sys, pathlib
-from kserve.train.loop import train
-recipe, data, out = map(pathlib.Path, sys.argv[1:])
-import torch, kserve.train.loop as loop
-update = loop.Run.update
-def limited(run, plan):
-    if run.progress.step == 4:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-    return update(run, plan)
-loop.Run.update = limited
-train(recipe, [data], out)
-"""
-
-
 def test_a_full_disk_keeps_the_checkpoint_before(text: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands in for the full disk: writing fails half-way."""
-    recipe = write_recipe(tmp_path, recipe_dict(steps=6, save_every=2))
-    folder = tmp_path / "run"
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, recipe, text, folder], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert "cannot write the checkpoint" in done.stderr
-    assert "the one before is kept" in done.stderr
+    recipe, folder = write_recipe(tmp_path, recipe_dict(steps=6, save_every=2)), tmp_path / "run"
+    run = start(recipe, text, folder)
+    update, (soft, hard) = run.update, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limited(plan: Any) -> Any:
+        if run.progress.step == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+        return update(plan)
+
+    run.update = limited  # type: ignore[method-assign]
+    try:
+        with pytest.raises(RecipeError, match=r"cannot write the checkpoint .*; the one before is kept"):
+            run.run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(folder.glob("*.tmp"))
     assert start(recipe, text, folder).progress.step == 4
 
@@ -219,21 +211,15 @@ def test_batches_that_cannot_be_shared_out_are_refused(text: Path, tmp_path: Pat
         Run(recipe, Folders([text]), tmp_path / "run", Processes(0, 2, torch.device("cpu")))
 
 
-def test_errors_of_the_command_are_one_line(text: Path, tmp_path: Path) -> None:
+def test_errors_of_the_command_are_one_line(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = recipe_dict()
     recipe["data"]["train"][0]["prefix"] = "absent"
-    command = [
-        sys.executable,
-        "-m",
-        "kserve",
-        "train",
-        str(write_recipe(tmp_path, recipe)),
-        "--data",
-        str(text),
-    ]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "run")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert "absent.de" in done.stderr
-    assert "Traceback" not in done.stderr
+    command = ["train", str(write_recipe(tmp_path, recipe)), "--data", str(text)]
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--out", str(tmp_path / "run")])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("kserve: error: ")
+    assert "absent.de" in line
