@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -70,19 +70,26 @@ def test_sentencepiece_dictionary_cuts_as_before(kind: str, tmp_path: Path) -> N
 
 
 def learn_bpe(words: Counter[str], merges: int) -> list[tuple[str, str]]:
-    """The merges of Sennrich et al. 2016, most frequent pair first."""
+    """The merges of Sennrich et al. 2016, most frequent pair first; words that stay are not counted anew."""
     cut = {word: (*word[:-1], word[-1] + "</w>") for word in words}
-    found = []
-    for _ in range(merges):
-        pairs: Counter[tuple[str, str]] = Counter()
-        for word, count in words.items():
-            for pair in pairwise(cut[word]):
-                pairs[pair] += count
-        if not pairs:
-            break
+    pairs: Counter[tuple[str, str]] = Counter()
+    where: defaultdict[tuple[str, str], set[str]] = defaultdict(set)  # words that have the pair, or had it
+
+    def count(word: str, sign: int) -> None:
+        for pair in pairwise(cut[word]):
+            pairs[pair] += sign * words[word]
+            where[pair].add(word)
+
+    for word in words:
+        count(word, 1)
+    found: list[tuple[str, str]] = []
+    while len(found) < merges and any(pairs.values()):
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         found.append(best)
-        cut = {word: merge(units, best) for word, units in cut.items()}
+        for word in where.pop(best):
+            count(word, -1)
+            cut[word] = merge(cut[word], best)
+            count(word, 1)
     return found
 
 

@@ -47,11 +47,13 @@ RULES = {
 
 
 @cache
-def expected(name: str) -> list[list[Guess]]:
+def guesses_of(rules: Rules) -> list[list[Guess]]:
     model = small_model("kmatrix")
-    return [
-        search(model.reference, source, RULES[name]) for source in sentences(COUNT, model.sizes.vocab_size)
-    ]
+    return [search(model.reference, source, rules) for source in sentences(COUNT, model.sizes.vocab_size)]
+
+
+def expected(name: str) -> list[list[Guess]]:
+    return guesses_of(RULES[name])
 
 
 def assert_equal(found: list[_engine.Hypothesis], guesses: list[Guess], rules: Rules) -> None:
@@ -81,27 +83,29 @@ def test_rule_matches_the_reference(name: str, isa: str) -> None:
 
 def test_reference_rules_say_something() -> None:
     """Each rule changes what is found, so agreement above is no agreement on nothing."""
-    model = small_model("kmatrix")
     for name, rules in RULES.items():
         plain = Rules(beam=rules.beam, length_penalty=rules.length_penalty)
-        without = [
-            search(model.reference, source, plain) for source in sentences(COUNT, model.sizes.vocab_size)
-        ]
-        assert expected(name) != without, name
+        assert expected(name) != guesses_of(plain), name
     endings = {guess.ending for name in RULES for found in expected(name) for guess in found}
     assert endings == {"end", "cap", "loop"}
 
 
+LARGE = Sizes(vocab_size=400)
+MANY_SUPPRESSED = replace(BEAM, suppressed=tuple(range(4, 400, 4)), repetition=1.3)
+
+
+@cache
+def guesses_of_large() -> list[list[Guess]]:
+    reference = ReferenceModel(LARGE, random_tensors(LARGE, 4))
+    return [search(reference, source, MANY_SUPPRESSED) for source in sentences(4, LARGE.vocab_size)]
+
+
 def test_many_suppressed_tokens_of_a_large_vocabulary(isa: str) -> None:
     """Lists of more than 64 tokens are selected in another way."""
-    sizes = Sizes(vocab_size=400)
-    tensors = random_tensors(sizes, 4)
-    rules = replace(BEAM, suppressed=tuple(range(4, 400, 4)), repetition=1.3)
-    engine = _engine.Engine(sizes.architecture(), tensors, isa=isa)
-    reference = ReferenceModel(sizes, tensors)
-    sources = sentences(4, sizes.vocab_size)
-    for source, found in zip(sources, engine.translate(sources, rules.options()), strict=True):
-        assert_equal(found, search(reference, source, rules), rules)
+    engine = _engine.Engine(LARGE.architecture(), random_tensors(LARGE, 4), isa=isa)
+    found = engine.translate(sentences(4, LARGE.vocab_size), MANY_SUPPRESSED.options())
+    for hypotheses, guesses in zip(found, guesses_of_large(), strict=True):
+        assert_equal(hypotheses, guesses, MANY_SUPPRESSED)
 
 
 def test_settled_beams_stop_without_changing_the_best() -> None:

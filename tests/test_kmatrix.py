@@ -26,10 +26,12 @@ def oracle_square(twiddle: torch.Tensor) -> torch.Tensor:
     matrix = torch.eye(1 << log_size, dtype=torch.float64)
     for block in range(len(twiddle)):
         for bit in range(log_size) if block % 2 else reversed(range(log_size)):
-            low = torch.tensor([index for index in range(1 << log_size) if not index >> bit & 1])
-            pair, x0, x1 = twiddle[block, bit], matrix[low], matrix[low + (1 << bit)]
-            matrix[low] = pair[:, 0, 0] * x0 + pair[:, 0, 1] * x1
-            matrix[low + (1 << bit)] = pair[:, 1, 0] * x0 + pair[:, 1, 1] * x1
+            # Rows whose numbers differ in this bit make a pair; pairs come in the order of the lower one.
+            x0, x1 = matrix.view(-1, 2, 1 << bit, 1 << log_size).unbind(1)
+            pair = twiddle[block, bit].view(-1, 1 << bit, 2, 2, 1)
+            y0 = pair[:, :, 0, 0] * x0 + pair[:, :, 0, 1] * x1
+            y1 = pair[:, :, 1, 0] * x0 + pair[:, :, 1, 1] * x1
+            matrix = torch.stack([y0, y1], 1).view_as(matrix)
     return matrix
 
 

@@ -32,14 +32,12 @@ def square_matrix(twiddle: NDArray[np.float64]) -> NDArray[np.float64]:
     """The K-matrix of a twiddle `(2 * width, log2 n, n / 2, 2, 2)`, pair by pair from docs/design.md."""
     log_size = twiddle.shape[1]
     matrix = np.eye(1 << log_size)
-    pair = np.arange((1 << log_size) // 2)
     for block in range(len(twiddle)):
         for bit in range(log_size) if block % 2 else reversed(range(log_size)):
-            stride = 1 << bit
-            low = (pair // stride) * 2 * stride + pair % stride
-            t, x0, x1 = twiddle[block, bit, ..., None], matrix[low], matrix[low + stride]
-            matrix[low] = t[:, 0, 0] * x0 + t[:, 0, 1] * x1
-            matrix[low + stride] = t[:, 1, 0] * x0 + t[:, 1, 1] * x1
+            # Pair p is of rows 2 * (p // stride) * stride + p % stride and the one `stride` further on.
+            pairs = matrix.reshape(-1, 2, 1 << bit, 1 << log_size)
+            t = twiddle[block, bit].reshape(-1, 1 << bit, 2, 2)
+            matrix = np.einsum("gsij,gjsc->gisc", t, pairs).reshape(matrix.shape)
     return matrix
 
 
