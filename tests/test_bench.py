@@ -53,17 +53,27 @@ KERNEL_KEYS = {
 }  # fmt: skip
 
 
-def test_every_rival_is_checked_and_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "rivals",
+    [
+        pytest.param(ENGINES[1:], marks=pytest.mark.proof, id="every"),
+        pytest.param(("kserve-dense-int8", "torch-dense", "ctranslate2-int8"), id="one-of-each"),
+    ],
+)
+def test_rivals_are_checked_and_timed(
+    rivals: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The whole command, with processes, twins, a random model, JSON, picture and page."""
     file, plot = tmp_path / "decode.json", tmp_path / "decode.png"
     options = "--random tiny --batch 1,2 --beam 1,2 --target-length 5 --source-length 7 --repeats 2 --calls 2"
+    command = ["bench", "decode", *options.split(), "--against", ",".join(rivals)]
     with pytest.raises(SystemExit) as end:
-        main(["bench", "decode", *options.split(), "--json", str(file), "--plot", str(plot)])
+        main([*command, "--json", str(file), "--plot", str(plot)])
     assert end.value.code == 0
     data = json.loads(file.read_text())
-    greedy = [one["engine"] for one in data["results"] if (one["batch"], one["beam"]) == (1, 1)]
-    assert greedy == list(ENGINES)
-    assert [one["engine"] for one in data["results"] if one["beam"] == 2][::6] == ["kserve", "kserve"]
+    searching = [rival for rival in rivals if rival not in TORCH]
+    for beam, engines in ((1, ["kserve", *rivals]), (2, ["kserve", *searching])):
+        assert [one["engine"] for one in data["results"] if one["beam"] == beam] == 2 * engines
     for one in data["results"]:
         assert set(one) >= DECODE_KEYS
         assert (one["source_tokens"], one["target_tokens"]) == (7, 5)
@@ -215,8 +225,10 @@ def test_an_unknown_engine_is_refused() -> None:
 
 
 def test_kernels_are_checked_and_timed(tmp_path: Path) -> None:
-    records = run_kernel(KernelPlan(sizes=(16, 64), rows=(1, 3), weights_in=("L1", "L2"), repeats=1))
-    assert len(records) == len(kernels.available()) * 2 * 2 * 2
+    records = run_kernel(KernelPlan(sizes=(16, 64), rows=(3,), weights_in=("L1",), repeats=1))
+    assert len(records) == len(kernels.available()) * 2
+    records += run_kernel(KernelPlan((16,), (1, 3), kernels.available()[:1], ("L1", "L2"), repeats=1))
+    assert len(records) == len(kernels.available()) * 2 + 2 * 2
     for one in records:
         assert set(one) >= KERNEL_KEYS
         assert one["floor_us"] > 0
