@@ -1,6 +1,6 @@
 # Every target does its own set-up: it needs Python >= 3.10 with headers and a C++17 compiler, nothing else.
 #   make run      build, and serve the bundled model on 127.0.0.1:8000 (ARGS="--port 9000" for other options)
-#   make test     the whole test suite                                  (ARGS="-k bundle" for a part of it)
+#   make test     the whole test suite, but for the proofs              (ARGS="-k bundle" for a part of it)
 #   make check    formatting, lint, types, and whether the engine's stub is up to date
 #   make bench    decoding and serving speed on this machine, each checked first
 #   make load     a crowd of users, beside CTranslate2 behind FastAPI    (ARGS="--part curve" for a part of it)
@@ -24,8 +24,9 @@ CXX_FILES := $(shell find cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 run: $(VENV)/.ready
 	$(BIN)/kserve serve $(ARGS)
 
+# Two files at a time: most tests compute on one thread, and those of a file share their servers and models.
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m 'not proof' $(ARGS)
+	$(BIN)/python -m pytest -m 'not proof' -n 2 --dist loadfile $(ARGS)
 
 proof: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -m proof $(ARGS)
