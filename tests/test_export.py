@@ -20,6 +20,7 @@ from kserve.kmatrix import KLinear
 from kserve.runtime_layout import LayoutError
 from kserve.train.export import ExportError, bundle_tensors, export
 from kserve.train.model import DynamicConvModel
+from kserve.train.recipe import RecipeError
 from kserve.train.restore import dequantised_weights, load_model, restore, trainable_weights
 
 
@@ -203,9 +204,9 @@ def _code(path: Path) -> None:
     ("make", "message"),
     [
         (lambda _: None, "no checkpoint at"),
-        (_text, "no readable checkpoint"),
+        (_text, "is no checkpoint of this program"),
         (_other_dictionary, r"holds no \['architecture', 'model', 'recipe'\]"),
-        (_code, "no readable checkpoint"),
+        (_code, "is no checkpoint of this program"),
     ],
     ids=["missing", "text", "other", "code"],
 )
@@ -213,7 +214,7 @@ def test_files_that_are_no_checkpoint_are_refused(
     make: Callable[[Path], None], message: str, tmp_path: Path
 ) -> None:
     make(tmp_path / "final.pt")
-    with pytest.raises(ExportError, match=message):
+    with pytest.raises(RecipeError, match=message):
         export(tmp_path / "final.pt", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,21 +43,32 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
         ) from error
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(
+    path: Path,
+    parts: Collection[str] = ("model", "architecture", "progress"),
+    advice: str = "move it away to start afresh",
+) -> dict[str, Any]:
     """Read a checkpoint of a run; a file that holds more than tensors and plain values is refused.
+
+    Args:
+        path: `final.pt`, `checkpoint.pt` or one of `weights/` of a run folder.
+        parts: What it must hold.
+        advice: What to do about a file that is none, for the message.
 
     Raises:
         RecipeError: it is no such file.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise RecipeError(f"no checkpoint at {path}; train first, or give the path of final.pt") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise RecipeError(
-            f"{path} is no checkpoint of this program ({_first_line(error)}); move it away to start afresh"
+            f"{path} is no checkpoint of this program ({_first_line(error)}); {advice}"
         ) from error
-    missing = {"model", "architecture", "progress"} - set(state if isinstance(state, dict) else ())
+    missing = set(parts) - set(state if isinstance(state, dict) else ())
     if missing:
-        raise RecipeError(f"{path} holds no {sorted(missing)}; move it away to start afresh")
+        raise RecipeError(f"{path} holds no {sorted(missing)}; {advice}")
     checked: dict[str, Any] = state
     return checked
 

@@ -9,7 +9,6 @@ read with `weights_only`, so it cannot run code.
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from kserve.architecture import (
     parse_architecture,
 )
 from kserve.runtime_layout import LayoutError, grid, multiply_layer, pack_layer, scale_inputs
-from kserve.train.checkpoint import run_folder
+from kserve.train.checkpoint import read_checkpoint, run_folder
 from kserve.train.data import Folders, load_corpora, read_pairs
 from kserve.train.draft import Draft
 from kserve.train.recipe import parse_recipe
@@ -77,8 +76,8 @@ def export(
         `out`.
 
     Raises:
-        ExportError: a file is missing or no checkpoint, a weight is missing, left over or too large.
-        RecipeError: the text of the recipe cannot be read.
+        ExportError: another file is missing, a weight is missing, left over or too large.
+        RecipeError: the checkpoint is missing or none, or the text of the recipe cannot be read.
     """
     source = load_checkpoint(checkpoint)
     shape = parse_architecture(dict(source.architecture))
@@ -103,20 +102,8 @@ def _with_shortlist(draft: Draft, source: Checkpoint, folders: Folders) -> Draft
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of `kserve train`; raises ExportError if it is none."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ExportError(f"no checkpoint at {path}; train first, or give the path of final.pt") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise ExportError(
-            f"{path} is no readable checkpoint ({type(error).__name__}); give a run's final.pt"
-        ) from error
-    missing = {"model", "architecture", "recipe"} - set(state if isinstance(state, dict) else ())
-    if missing:
-        raise ExportError(
-            f"{path} holds no {sorted(missing)}; expected a checkpoint written by `kserve train`"
-        )
+    """Read a checkpoint of `kserve train`; raises RecipeError if it is none."""
+    state = read_checkpoint(path, ("model", "architecture", "recipe"), "give a run's final.pt")
     return Checkpoint(path, state["model"], state["architecture"], state["recipe"], state.get("progress", {}))
 
 
