@@ -271,9 +271,9 @@ def test_a_request_that_comes_as_the_server_stops_is_refused_not_lost(said: bool
         server.process.send_signal(signal.SIGTERM)
         assert until(lambda: not _listens(server))
         connection.request("POST", "/v1/translate", body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        assert (answer.status, answer.headers["connection"]) == (503, "close")
-        assert int(answer.headers["retry-after"]) >= 1
+        with connection.getresponse() as answer:
+            assert (answer.status, answer.headers["connection"]) == (503, "close")
+            assert int(answer.headers["retry-after"]) >= 1
         assert server.process.wait(60) == 0
 
 
