@@ -225,10 +225,8 @@ def test_an_unknown_engine_is_refused() -> None:
 
 
 def test_kernels_are_checked_and_timed(tmp_path: Path) -> None:
-    records = run_kernel(KernelPlan(sizes=(16, 64), rows=(3,), weights_in=("L1",), repeats=1))
-    assert len(records) == len(kernels.available()) * 2
-    records += run_kernel(KernelPlan((16,), (1, 3), kernels.available()[:1], ("L1", "L2"), repeats=1))
-    assert len(records) == len(kernels.available()) * 2 + 2 * 2
+    records = run_kernel(KernelPlan(sizes=(16, 64), rows=(1, 3), weights_in=("L1", "L2"), repeats=1))
+    assert len(records) == len(kernels.available()) * 2 * 2 * 2
     for one in records:
         assert set(one) >= KERNEL_KEYS
         assert one["floor_us"] > 0

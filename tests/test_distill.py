@@ -113,4 +113,6 @@ def test_the_command_writes_a_summary_and_names_what_is_missing(
     with pytest.raises(SystemExit) as end:
         main(command)
     assert end.value.code == 2
-    assert "absent.de" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "absent.de" in error
+    assert "Traceback" not in error

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from server_process import ROOT
 from training_runs import recipe_dict, write_recipe, write_text
 
 from kserve.cli import main
@@ -18,7 +19,7 @@ from kserve.train.checkpoint import read_checkpoint
 from kserve.train.costs import decoder_multiply_adds, linear_numbers
 from kserve.train.model import DynamicConvModel
 from kserve.train.multiply_out import multiply_out
-from kserve.train.recipe import RecipeError, changed
+from kserve.train.recipe import RecipeError, changed, load_recipe
 from kserve.train.spec import Architecture, LinearSpec
 from kserve.train.sweep import load_sweep
 
@@ -115,3 +116,13 @@ def test_costs_count_what_the_model_holds() -> None:
 def test_wrong_sweeps_are_refused_by_name(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
     with pytest.raises(RecipeError, match=named):
         load_sweep(write_sweep(tmp_path, **changes), tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("models/*/*.yaml")), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_recipes_and_sweeps_of_the_models_can_be_read(path: Path, tmp_path: Path) -> None:
+    if path.name.startswith("sweep"):
+        load_sweep(path, tmp_path)
+    else:
+        load_recipe(path)

@@ -145,7 +145,9 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(text: Path, tmp
     assert resumed.run().exists()
 
 
-def test_a_full_disk_keeps_the_checkpoint_before(text: Path, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_checkpoint_before(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A limit on the size of files stands in for the full disk: writing fails half-way."""
     recipe, folder = write_recipe(tmp_path, recipe_dict(steps=6, save_every=2)), tmp_path / "run"
     run = start(recipe, text, folder)
@@ -156,7 +158,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(text: Path, tmp_path: Path) -> 
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
         return update(plan)
 
-    run.update = limited  # type: ignore[method-assign]
+    monkeypatch.setattr(run, "update", limited)
     try:
         with pytest.raises(RecipeError, match=r"cannot write the checkpoint .*; the one before is kept"):
             run.run()

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -41,13 +41,14 @@ def run_serve(bundle: Path | None, sentences: Sequence[str], requests: int, star
     latencies, overheads = [], []
     try:
         seconds.append(server.wait_ready())
-        for number in range(requests):
-            text = sentences[number % len(sentences)]
-            started = time.perf_counter()
-            translator.engine.translate([ids[text]], options)
-            alone = time.perf_counter() - started
-            latencies.append(server.translate(text, translator.languages, expected))
-            overheads.append(latencies[-1] - alone)
+        with closing(_Client(server.port)) as client:
+            for number in range(requests):
+                text = sentences[number % len(sentences)]
+                started = time.perf_counter()
+                translator.engine.translate([ids[text]], options)
+                alone = time.perf_counter() - started
+                latencies.append(client.translate(text, translator.languages, expected))
+                overheads.append(latencies[-1] - alone)
         resident = resident_bytes(server.process.pid)
     finally:
         server.stop()
@@ -78,13 +79,12 @@ class _Server:
 
     def __init__(self, bundle: Path | None) -> None:
         free = bind("127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        self._port = free.getsockname()[1]
+        self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
         free.close()
-        command = [sys.executable, "-m", "kserve", "serve", "--port", str(self._port)]
+        command = [sys.executable, "-m", "kserve", "serve", "--port", str(self.port)]
         if bundle is not None:
             command += ["--bundle", str(bundle)]
-        self._connection: _Connection | None = None
         self.started = time.perf_counter()
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -97,23 +97,8 @@ class _Server:
             time.sleep(0.005)
         raise RuntimeError(f"the server was not ready within {limit} s")
 
-    def translate(self, text: str, pair: tuple[str, str], expected: dict[str, str]) -> float:
-        """Seconds of one request on a connection that stays open; its answer must be the library's."""
-        if self._connection is None:
-            self._connection = _Connection(self._port)
-        body = json.dumps({"q": text, "source": pair[0], "target": pair[1]})
-        started = time.perf_counter()
-        answer = self._connection.post("/translate", body.encode())
-        seconds = time.perf_counter() - started
-        got = json.loads(answer).get("translatedText")
-        if got != expected[text]:
-            raise RuntimeError(f"the server answered {answer[:200]!r}, the library {expected[text]!r}")
-        return seconds
-
     def stop(self) -> None:
         """End the process."""
-        if self._connection is not None:
-            self._connection.close()
         self.process.terminate()
         self.process.wait(30)
 
@@ -125,36 +110,53 @@ class _Server:
             self.stop()
 
 
-class _Connection:
+class _Client:
     """A client that costs little: the standard library's takes 0.4 ms of its own for a request."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._body, self._is_whole = b"", False
 
-    def post(self, path: str, body: bytes) -> bytes:
+    def translate(self, text: str, pair: tuple[str, str], expected: dict[str, str]) -> float:
+        """Seconds of one request on a connection that stays open; its answer must be the library's."""
+        body = json.dumps({"q": text, "source": pair[0], "target": pair[1]})
+        started = time.perf_counter()
+        answer = self._post("/translate", body.encode())
+        seconds = time.perf_counter() - started
+        got = json.loads(answer).get("translatedText")
+        if got != expected[text]:
+            raise RuntimeError(f"the server answered {answer[:200]!r}, the library {expected[text]!r}")
+        return seconds
+
+    def _post(self, path: str, body: bytes) -> bytes:
         """The body of the answer, whatever its status."""
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
         head += "Content-Type: application/json\r\n\r\n"
-        self._body, self._is_whole = b"", False
         self._socket.sendall(head.encode() + body)
-        parser = httptools.HttpResponseParser(self)
-        while not self._is_whole:
+        answer = _Answer()
+        parser = httptools.HttpResponseParser(answer)
+        while not answer.is_whole:
             received = self._socket.recv(1 << 16)
             if not received:
                 raise RuntimeError("the server closed the connection before its answer was whole")
             parser.feed_data(received)
-        return self._body
-
-    def on_body(self, body: bytes) -> None:
-        """Called by the parser."""
-        self._body += body
-
-    def on_message_complete(self) -> None:
-        """Called by the parser."""
-        self._is_whole = True
+        return answer.body
 
     def close(self) -> None:
         """The end."""
         self._socket.close()
+
+
+class _Answer:
+    """What the parser has found of an answer."""
+
+    def __init__(self) -> None:
+        self.body, self.is_whole = b"", False
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser."""
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        self.is_whole = True

@@ -118,10 +118,11 @@ def _time(plan: Plan, corpora: Corpora, trainees: Mapping[str, Trainee]) -> list
     first = next(schedule)
     differences = {name: trainee.check(corpora, first) for name, trainee in trainees.items()}
     seconds: dict[str, list[float]] = {name: [] for name in trainees}
+    names = list(trainees)
     for number in range(plan.repeats + WARM_UP):
         step = next(schedule)
         # Whoever comes first finds no memory of the batch's size: each of them in every other round.
-        for name in list(trainees)[:: -1 if number % 2 else 1]:
+        for name in reversed(names) if number % 2 else names:
             took = trainees[name].step(corpora, step)
             if number >= WARM_UP:
                 seconds[name].append(took)
