@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kserve.cuda.choice import Choice, Route
 from kserve.cuda.nvcc import CudaUnavailable, compiler
-from kserve.kmatrix import KLinear, cuda, materialized
+from kserve.kmatrix import KLinear, cuda, graphs, materialized
 from kserve.kmatrix.factors import Grid, grid_gradients, multiply_grid
 
 pytestmark = pytest.mark.gpu
@@ -167,3 +167,70 @@ def test_no_rows() -> None:
     grad_twiddle = torch.autograd.grad(y.sum(), layer.twiddle)[0]
     assert y.shape == (0, 64)
     assert not grad_twiddle.any()
+
+
+def layered() -> torch.nn.Sequential:
+    torch.manual_seed(5)
+    return torch.nn.Sequential(KLinear(128, 512), KLinear(512, 130, width=2), KLinear(130, 64)).cuda()
+
+
+def loss_of(model: torch.nn.Module, x: Tensor, dtype: torch.dtype) -> Tensor:
+    with materialized(model, dtype):
+        return model(x.to(dtype)).float().square().mean()
+
+
+def gradients(model: torch.nn.Module) -> list[Tensor]:
+    found = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert len(found) == len(list(model.parameters()))
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_recorded_growth_trains_as_the_unrecorded_does(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(3, 40, 128, device="cuda")
+    models = [layered() for _ in range(2)]
+    losses: list[list[float]] = []
+    for model, is_recorded in zip(models, (True, False), strict=True):
+        with monkeypatch.context() as patch:
+            if not is_recorded:
+                patch.setattr(graphs, "_recordable", lambda _: False)
+            optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+            losses.append([])
+            for _ in range(3):
+                for part in x:  # gradients are added up over the parts
+                    loss = loss_of(model, part, dtype)
+                    loss.backward()
+                    losses[-1].append(loss.item())
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+    assert [model in graphs._RECORDED for model in models] == [True, False]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4 if dtype == torch.float32 else 1e-2)
+
+
+def test_recorded_growth_with_two_forward_passes_before_a_backward_pass() -> None:
+    model, x = layered(), torch.randn(2, 40, 128, device="cuda")
+    for part in x:
+        loss_of(model, part, torch.float32).backward()
+    wanted = [grad.clone() for grad in gradients(model)]
+    model.zero_grad(set_to_none=True)
+    first, second = (loss_of(model, part, torch.float32) for part in x)
+    (first + second).backward()
+    for found, one in zip(gradients(model), wanted, strict=True):
+        assert relative(found, one.double()) < 1e-5
+
+
+def test_recorded_growth_follows_its_parameters() -> None:
+    model, x = layered(), torch.randn(40, 128, device="cuda")
+    before = loss_of(model, x, torch.float32).item()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.9)
+    plain = copy.deepcopy(model)
+    assert loss_of(model, x, torch.float32).item() == loss_of(plain, x, torch.float32).item() != before
+    for parameter in model.parameters():  # elsewhere in memory
+        parameter.data = parameter.data.clone().mul_(0.9)
+    with torch.no_grad():
+        wanted = loss_of(model, x, torch.float32).item()
+    assert loss_of(model, x, torch.float32).item() == wanted

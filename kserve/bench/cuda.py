@@ -195,7 +195,8 @@ def _like(layer: KLinear) -> list[KLinear]:
 
 def _built(layers: Sequence[KLinear], low: Tensor) -> list[Tensor]:
     """The product with each layer, dense matrices built in one call."""
-    return [functional.linear(low, weight) for weight in dense_weights(layers, torch.bfloat16)]
+    weights = dense_weights(layers, [layer.twiddle for layer in layers], torch.bfloat16)
+    return [functional.linear(low, weight) for weight in weights]
 
 
 TIMED = ("kernel", "kernel_bf16_twiddles", "dense", "built", "factors", "copy")

@@ -72,7 +72,7 @@ def fit(layers: Mapping[str, KLinear], dense: Mapping[str, Tensor], steps: int) 
     optimizer = torch.optim.Adam(twiddles, lr=RATE, betas=(0.9, 0.99), fused=True)
     for step in tqdm(range(steps), unit="step", desc="projection", leave=False):
         optimizer.param_groups[0]["lr"] = RATE * (1 - step / steps)
-        made = dense_weights(list(layers.values()))
+        made = dense_weights(list(layers.values()), twiddles)
         losses = [
             (one - other).square().sum() * scale
             for one, other, scale in zip(made, wanted, scales, strict=True)

@@ -13,6 +13,7 @@ from torch.nn import functional
 from kserve.cuda.choice import Route
 from kserve.kmatrix import cpu, cuda
 from kserve.kmatrix.factors import Grid, materialize, multiply_grid, multiply_pairs, random_rotations
+from kserve.kmatrix.graphs import recorded_weights
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -162,13 +163,16 @@ def materialized(
         rows: The most rows that a layer will multiply, if no dense weight is used twice: a layer whose CUDA
             kernel is faster for so few is left to it.
     """
-    layers = [
-        layer
-        for layer in module.modules()
-        if isinstance(layer, KLinear) and not layer.prefers_kernel(rows, dtype)
-    ]
+    everything = [layer for layer in module.modules() if isinstance(layer, KLinear)]
+    layers = [layer for layer in everything if not layer.prefers_kernel(rows, dtype)]
+
+    def grow(twiddles: Sequence[Tensor]) -> list[Tensor]:
+        return dense_weights(layers, twiddles, dtype)
+
+    twiddles = [layer.twiddle for layer in layers]
+    weights = recorded_weights(module, twiddles, dtype, grow) if layers == everything else grow(twiddles)
     try:
-        for layer, weight in zip(layers, dense_weights(layers, dtype), strict=True):
+        for layer, weight in zip(layers, weights, strict=True):
             layer._dense = weight
         yield
     finally:
@@ -176,33 +180,41 @@ def materialized(
             layer._dense = None
 
 
-def dense_weights(layers: Sequence[KLinear], dtype: torch.dtype | None = None) -> list[Tensor]:
-    """The dense weight of each layer, (out_features, in_features), differentiable, in a few batched calls."""
-    if all(cpu.usable(layer.twiddle) for layer in layers):
-        return _grown_weights(layers, dtype or torch.float32)
-    by_shape: dict[torch.Size, list[KLinear]] = defaultdict(list)
-    for layer in layers:
-        by_shape[layer.twiddle.shape[1:]].append(layer)
-    weights: dict[KLinear, Tensor] = {}
+def dense_weights(
+    layers: Sequence[KLinear], twiddles: Sequence[Tensor], dtype: torch.dtype | None = None
+) -> list[Tensor]:
+    """The dense weight of each layer, (out_features, in_features), differentiable, in a few batched calls.
+
+    Args:
+        layers: Whose sizes are meant.
+        twiddles: Of each layer.
+        dtype: Of the weights; that of the twiddles when absent.
+    """
+    if all(map(cpu.usable, twiddles)):
+        return _grown_weights(layers, twiddles, dtype or torch.float32)
+    by_shape: dict[torch.Size, list[int]] = defaultdict(list)
+    for number, twiddle in enumerate(twiddles):
+        by_shape[twiddle.shape[1:]].append(number)
+    weights: dict[int, Tensor] = {}
     for group in by_shape.values():
-        squares = materialize(torch.cat([layer.twiddle for layer in group]), dtype)
-        parts = squares.split_with_sizes([layer.twiddle.shape[0] for layer in group])
-        weights |= {layer: layer.assemble(part) for layer, part in zip(group, parts, strict=True)}
-    return [weights[layer] for layer in layers]
+        squares = materialize(torch.cat([twiddles[number] for number in group]), dtype)
+        parts = squares.split_with_sizes([twiddles[number].shape[0] for number in group])
+        weights |= {number: layers[number].assemble(part) for number, part in zip(group, parts, strict=True)}
+    return [weights[number] for number in range(len(layers))]
 
 
-def _grown_weights(layers: Sequence[KLinear], dtype: torch.dtype) -> list[Tensor]:
+def _grown_weights(layers: Sequence[KLinear], twiddles: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     """The same by the extension's kernel: layers of width 1 whole, others pair by pair and multiplied."""
-    twiddles: list[Tensor] = []
+    parts: list[Tensor] = []
     shapes: list[tuple[int, int, int]] = []
-    for layer in layers:
+    for layer, twiddle in zip(layers, twiddles, strict=True):
         if layer.width == 1:
-            twiddles.append(layer.twiddle)
+            parts.append(twiddle)
             shapes.append((layer.out_features, layer.in_features, layer.tile))
         else:
-            twiddles += layer.twiddle.split(2, dim=1)
-            shapes += [(layer.twiddle.shape[0] * layer.inner, layer.inner, 0)] * layer.width
-    matrices = iter(cpu.Growth.apply(dtype, shapes, *twiddles) if layers else ())
+            parts += twiddle.split(2, dim=1)
+            shapes += [(twiddle.shape[0] * layer.inner, layer.inner, 0)] * layer.width
+    matrices = iter(cpu.Growth.apply(dtype, shapes, *parts) if layers else ())
     return [
         next(matrices)
         if layer.width == 1

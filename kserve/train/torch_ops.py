@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kserve.train.packing import Packing
 
@@ -62,9 +63,11 @@ def attend(
     key, value = (split(x, source) for x in keys_values)
     # A sentence without a token would be all masked: let it see zeros.
     mask = source.mask | ~source.mask.any(1, keepdim=True)
-    y = functional.scaled_dot_product_attention(
-        split(query, target), key, value, attn_mask=mask[:, None, None]
-    )
+    # cuDNN, the default of some devices, plans anew for every pair of lengths: longer than a step takes.
+    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        y = functional.scaled_dot_product_attention(
+            split(query, target), key, value, attn_mask=mask[:, None, None]
+        )
     return target.pack(y.transpose(1, 2).flatten(2))
 
 
