@@ -163,6 +163,22 @@ def test_card_tells_data_licence_training_scores_and_sizes(bundle_path: Path) ->
         assert fact in card
 
 
+def test_card_compares_with_a_dense_twin(checkpoint: Path, tmp_path: Path) -> None:
+    files = {}
+    for side, bleu, speed in (("own", 12.34, 611.4), ("dense", 15.61, 98.6)):
+        files[side] = tmp_path / side / "valid.json"
+        files[side].parent.mkdir()
+        found = {"bleu": bleu, "sentences_per_second": speed, "threads": 2, "isa": "avx2", "beam_size": 4}
+        files[side].write_text(json.dumps(found))
+    export(checkpoint, tmp_path / "out", scores=[files["own"]], dense_scores=[files["dense"]])
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "| text | BLEU | chrF | TER | dense twin's BLEU |" in card
+    assert "| valid | 12.3 |  |  | 15.6 |" in card
+    assert "2 threads (avx2), a beam of 4:\nvalid 611 and 99." in card
+    with pytest.raises(ExportError, match="of a dense twin on valid, but none of the model"):
+        export(checkpoint, tmp_path / "out", dense_scores=[files["dense"]])
+
+
 def test_quantised_rows_are_symmetric_and_off_by_half_a_step() -> None:
     rows = np.random.default_rng(3).standard_normal((50, 24)) * np.logspace(-6, 3, 50)[:, None]
     rows[7] = 0.0

@@ -52,20 +52,47 @@ def _heading(facts: CardFacts) -> str:
 def _scores(quality: Mapping[str, Any]) -> str:
     if not quality:
         return ""
+    twins = any("dense_twin" in scores for scores in quality.values())
+    heads = ["text", "BLEU", "chrF", "TER", *(["dense twin's BLEU"] if twins else [])]
     lines = [
         "## Scores",
         "",
         "By the engine, cased and detokenised.",
         "",
-        "| text | BLEU | chrF | TER |",
-        "| --- | --- | --- | --- |",
+        f"| {' | '.join(heads)} |",
+        f"| {' | '.join(['---'] * len(heads))} |",
     ]
     for name, scores in quality.items():
-        cells = [f"{scores[key]:.1f}" if key in scores else "" for key in ("bleu", "chrf", "ter")]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        cells = [_score(scores, key) for key in ("bleu", "chrf", "ter")]
+        twin = [_score(scores.get("dense_twin", {}), "bleu")] if twins else []
+        lines.append(f"| {name} | {' | '.join([*cells, *twin])} |")
     signatures = {_signature(scores) for scores in quality.values() if "signature" in scores}
-    lines += ["", *(f"`{signature}`" for signature in sorted(signatures))]
+    lines += ["", *(f"`{signature}`" for signature in sorted(signatures)), "", *_speeds(quality)]
     return "\n".join(lines).rstrip()
+
+
+def _score(scores: Mapping[str, Any], key: str) -> str:
+    return f"{scores[key]:.1f}" if key in scores else ""
+
+
+def _speeds(quality: Mapping[str, Any]) -> list[str]:
+    """What the twin is, and both speeds on each text of which both are known."""
+    key = "sentences_per_second"
+    both = {
+        name: (scores, scores["dense_twin"])
+        for name, scores in quality.items()
+        if key in scores and key in scores.get("dense_twin", {})
+    }
+    if not both:
+        return []
+    own, _ = next(iter(both.values()))
+    speeds = [f"{name} {one[key]:.0f} and {twin[key]:.0f}" for name, (one, twin) in both.items()]
+    return [
+        "The dense twin has the same sizes and learned the same text, but for what is said under Training.",
+        f"Sentences a second of the two by the engine, {own['threads']} threads ({own['isa']}), a beam of "
+        f"{own['beam_size']}:",
+        f"{', '.join(speeds)}.",
+    ]
 
 
 def _signature(scores: Mapping[str, Any]) -> str:

@@ -120,6 +120,10 @@ def export(
     scores: Annotated[
         list[Path] | None, typer.Option("--scores", help="A JSON file of `kserve eval`; may be repeated.")
     ] = None,
+    dense_scores: Annotated[
+        list[Path] | None,
+        typer.Option("--dense-scores", help="The same of a dense twin, of the same name; may be repeated."),
+    ] = None,
     shortlist: Annotated[
         bool, typer.Option("--shortlist", help="Learn which tokens translate which; reads the training text.")
     ] = False,
@@ -135,7 +139,7 @@ def export(
         raise _missing(error) from None
     try:
         text = Folders(_folders(data)) if shortlist else None
-        typer.echo(run(checkpoint, out, tokenizer, scores or (), text))
+        typer.echo(run(checkpoint, out, tokenizer, scores or (), dense_scores or (), text))
     except (ExportError, RecipeError) as error:
         raise InvalidParameter(str(error)) from None
 

@@ -60,6 +60,7 @@ def export(
     out: Path,
     tokenizer: Path | None = None,
     scores: Sequence[Path] = (),
+    dense_scores: Sequence[Path] = (),
     shortlist_from: Folders | None = None,
 ) -> Path:
     """Write the bundle of a checkpoint.
@@ -69,6 +70,7 @@ def export(
         out: Folder of the bundle; replaced if it is one already.
         tokenizer: SentencePiece model; default is `tokenizer.model` of the run folder.
         scores: JSON files that `kserve eval --json` wrote; recorded under their names without ending.
+        dense_scores: The same of a dense twin, of names that `scores` has; recorded beside those.
         shortlist_from: Where the recipe's text lies; a shortlist is learned from it, tried on the validation
             text, and used by default if it costs little.
 
@@ -81,7 +83,7 @@ def export(
     """
     source = load_checkpoint(checkpoint)
     shape = parse_architecture(dict(source.architecture))
-    quality = {file.stem: _read_scores(file) for file in scores}
+    quality = _quality(scores, dense_scores)
     draft = Draft(
         config=_config(source, quality),
         tensors=bundle_tensors(source.weights, shape),
@@ -234,6 +236,19 @@ def _tokenizer_bytes(checkpoint: Path, tokenizer: Path | None, shape: ModelShape
             f"{path} has {pieces} pieces, the model {shape.vocab_size}; give the run's own tokenizer"
         )
     return data
+
+
+def _quality(scores: Sequence[Path], dense_scores: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Scores by the name of their text, those of a dense twin within."""
+    quality = {file.stem: _read_scores(file) for file in scores}
+    for file in dense_scores:
+        if file.stem not in quality:
+            raise ExportError(
+                f"there are scores of a dense twin on {file.stem}, but none of the model; give --scores "
+                f"with a file of that name, or leave {file} out"
+            )
+        quality[file.stem]["dense_twin"] = _read_scores(file)
+    return quality
 
 
 def _read_scores(file: Path) -> dict[str, Any]:
