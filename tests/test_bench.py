@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_bundle
+from command_line import exit_code
 
 from kserve._engine import kernels
 from kserve.bench.check import (
@@ -35,7 +36,6 @@ from kserve.bench.rivals import ENGINES, TORCH, Job, Setting, make_rival
 from kserve.bench.serve import run_serve
 from kserve.bench.worker import Worker, WorkerFailed
 from kserve.bundle import read_bundle
-from kserve.cli import main
 from kserve.errors import InvalidParameter
 from kserve.train.shortlist import Shortlist
 
@@ -67,9 +67,7 @@ def test_rivals_are_checked_and_timed(
     file, plot = tmp_path / "decode.json", tmp_path / "decode.png"
     options = "--random tiny --batch 1,2 --beam 1,2 --target-length 5 --source-length 7 --repeats 2 --calls 2"
     command = ["bench", "decode", *options.split(), "--against", ",".join(rivals)]
-    with pytest.raises(SystemExit) as end:
-        main([*command, "--json", str(file), "--plot", str(plot)])
-    assert end.value.code == 0
+    assert exit_code(*command, "--json", str(file), "--plot", str(plot)) == 0
     data = json.loads(file.read_text())
     searching = [rival for rival in rivals if rival not in TORCH]
     for beam, engines in ((1, ["kserve", *rivals]), (2, ["kserve", *searching])):
@@ -99,9 +97,7 @@ def test_rivals_are_checked_and_timed(
 def test_a_shortlist_is_for_everybody_or_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "decode.json"
     options = "--random tiny --batch 1,3 --beam 1,2 --target-length 6 --source-length 5 --repeats 1 --calls 1"
-    with pytest.raises(SystemExit) as end:
-        main(["bench", "decode", *options.split(), "--shortlist", "--json", str(file)])
-    assert end.value.code == 0
+    assert exit_code("bench", "decode", *options.split(), "--shortlist", "--json", str(file)) == 0
     records = json.loads(file.read_text())["results"]
     assert {one["engine"] for one in records} == {*ENGINES} - {*TORCH}
     assert all(one["shortlist"] for one in records)
@@ -201,9 +197,7 @@ def test_what_cannot_be_compared_is_refused(
     options: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = [] if "--random" in options else ["--bundle", str(tiny_bundle.bundle_folder())]
-    with pytest.raises(SystemExit) as end:
-        main(["bench", "decode", *bundle, *options.split()])
-    assert end.value.code == 2
+    assert exit_code("bench", "decode", *bundle, *options.split()) == 2
     assert message in capsys.readouterr().err
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import exit_code
 
 from kserve.bench.check import DisagreementError
 from kserve.bench.cuda import TIMED, CudaPlan, check, run_cuda, table, thresholds
 from kserve.bench.machine import Results, write_results
 from kserve.bench.page import write_page
-from kserve.cli import main
 from kserve.kmatrix import KLinear, cuda
 
 
@@ -82,18 +82,14 @@ def test_wrong_product_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_no_device_is_said_before_anything_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    with pytest.raises(SystemExit) as end:
-        main(["bench", "cuda", "--json", str(tmp_path / "cuda.json")])
-    assert end.value.code == 1
+    assert exit_code("bench", "cuda", "--json", str(tmp_path / "cuda.json")) == 1
     assert "needs a CUDA device, and torch sees none" in capsys.readouterr().err
     assert not (tmp_path / "cuda.json").exists()
 
 
 @pytest.mark.parametrize("option", ["--n", "--rows"])
 def test_wrong_lists_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        main(["bench", "cuda", option, "64,x"])
-    assert end.value.code == 2
+    assert exit_code("bench", "cuda", option, "64,x") == 2
     assert "expected whole numbers" in capsys.readouterr().err
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import tiny_bundle
+from command_line import exit_code
 from server_process import ROOT, command
 
 from kserve import Translator
-from kserve.cli import main
 
 HUND = "Ein Hund rennt über die Wiese."
 BUNDLE = str(tiny_bundle.bundle_folder())
@@ -24,13 +24,11 @@ def run(*arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     """Exit code and the one line of the error of a command run in this process."""
-    with pytest.raises(SystemExit) as stopped:
-        main(list(arguments))
+    code = exit_code(*arguments)
     shown = capsys.readouterr()
     assert shown.out == ""
     assert len(shown.err.splitlines()) == 1
-    assert isinstance(stopped.value.code, int)
-    return stopped.value.code, shown.err
+    return code, shown.err
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +93,7 @@ def test_a_slow_writer_is_answered_at_once() -> None:
 
 
 def test_json_holds_all_hypotheses(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["translate", "-m", BUNDLE, "--json", "--n-best", "3", HUND])
-    assert stopped.value.code == 0
+    assert exit_code("translate", "-m", BUNDLE, "--json", "--n-best", "3", HUND) == 0
     told = json.loads(capsysbinary.readouterr().out)
     assert told["source"] == HUND
     assert len(told["hypotheses"]) == 3
@@ -108,9 +104,7 @@ def test_options_of_decoding_reach_the_engine(
     capsysbinary: pytest.CaptureFixture[bytes], translator: Translator
 ) -> None:
     options = ["--prefix", "The dog", "--min-length", "9", "--no-repeat-ngram", "1", "--beam", "3"]
-    with pytest.raises(SystemExit) as stopped:
-        main(["translate", "-m", BUNDLE, *options, HUND])
-    assert stopped.value.code == 0
+    assert exit_code("translate", "-m", BUNDLE, *options, HUND) == 0
     wanted = translator.translate(HUND, prefix="The dog", min_length=9, no_repeat_ngram=1, beam_size=3)
     assert capsysbinary.readouterr().out.decode() == wanted.text + "\n"
     assert wanted.text.startswith("The dog")
@@ -119,9 +113,7 @@ def test_options_of_decoding_reach_the_engine(
 def test_a_file_is_translated_beside_itself(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     source = tmp_path / "brief.html"
     source.write_text(f"<p>Ein <b>Hund</b> rennt.</p>\n<pre>{HUND}</pre>")
-    with pytest.raises(SystemExit) as stopped:
-        main(["translate", "-m", BUNDLE, "--file", str(source)])
-    assert stopped.value.code == 0
+    assert exit_code("translate", "-m", BUNDLE, "--file", str(source)) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'brief.en.html'}\n"
     found = (tmp_path / "brief.en.html").read_text()
     assert found.count("<b>") == 1
@@ -134,13 +126,11 @@ def test_a_file_is_translated_beside_itself(capsys: pytest.CaptureFixture[str], 
 
 
 def test_settings_are_printed_and_keys_are_made(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    with pytest.raises(SystemExit):
-        main(["serve", "--max-texts", "7", "--port", "0", "--print-config"])
+    assert exit_code("serve", "--max-texts", "7", "--port", "0", "--print-config") == 0
     shown = capsys.readouterr().out
     assert "# texts in one request\nKSERVE_MAX_TEXTS=7\n" in shown
     assert fails(capsys, "serve", "--colour", "red")[0] == 2
-    with pytest.raises(SystemExit):
-        main(["key", "one", "--file", str(tmp_path / "keys")])
+    assert exit_code("key", "one", "--file", str(tmp_path / "keys")) == 0
     key = capsys.readouterr().out.strip()
     assert len(key) > 30
     assert key not in (tmp_path / "keys").read_text()
@@ -148,14 +138,12 @@ def test_settings_are_printed_and_keys_are_made(capsys: pytest.CaptureFixture[st
 
 
 def test_info_for_a_person_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["info", BUNDLE])
+    assert exit_code("info", BUNDLE) == 0
     table = capsys.readouterr().out
     assert "German → English" in table
     assert "where a dense twin has" in table
     assert "1 × 1 squares of 32, passes of radix 2 with" in table
-    with pytest.raises(SystemExit):
-        main(["info", BUNDLE, "--json", "--isa", "scalar"])
+    assert exit_code("info", BUNDLE, "--json", "--isa", "scalar") == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["engine"]["isa"] == "scalar"
     assert facts["parameters"]["linear"] < facts["parameters"]["linear_dense"]
@@ -202,16 +190,21 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert code == 2
     assert "--json" in error
     code, error = fails(capsys, "translate", "-m", BUNDLE, "--beam", "0", "Hund")
+    assert code == 2
     assert "beam_size is 0" in error
     code, error = fails(capsys, "translate", "-m", BUNDLE, "--loop-guard", "1", "Hund")
+    assert code == 2
     assert "loop_guard is 1" in error
     code, error = fails(capsys, "translate", "-m", BUNDLE, "--suppress", "不", "Hund")
+    assert code == 2
     assert "suppress holds '不'" in error
     code, error = fails(capsys, "serve", "-m", BUNDLE, "--port", "99999")
+    assert code == 2
     assert "KSERVE_PORT" in error
     code, error = fails(
         capsys, "eval", "-m", BUNDLE, "--src", str(tmp_path / "no"), "--ref", str(tmp_path / "no")
     )
+    assert code == 2
     assert "cannot read" in error
 
 

@@ -12,6 +12,7 @@ import sentencepiece
 import torch
 import yaml
 from checkpoints import SENTENCES
+from command_line import exit_code
 from fairseq_model import FairseqModel, Sizes, random_weights, save
 from test_convert_vocabulary import (
     apply_bpe,
@@ -23,7 +24,6 @@ from test_convert_vocabulary import (
     write_dictionary,
 )
 
-from kserve.cli import main
 from kserve.convert.project import fit
 from kserve.convert.vocabulary import read_dictionary
 from kserve.kmatrix import KLinear
@@ -61,18 +61,12 @@ class Foreign:
         return ["convert", "fairseq", *files, *self.cutter, "--out", str(out), *more]
 
 
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as end:
-        main(list(arguments))
-    return int(end.value.code or 0)
-
-
 @pytest.mark.parametrize("kind", ["sentencepiece", "bpe"])
 def test_converted_model_translates_as_fairseq_does(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     foreign = Foreign(tmp_path / "foreign", kind)
-    assert run(*foreign.arguments(tmp_path / "run", "--licence", "CC BY 4.0")) == 0
+    assert exit_code(*foreign.arguments(tmp_path / "run", "--licence", "CC BY 4.0")) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "run" / "final.pt")
     model = load_model(tmp_path / "run" / "final.pt")
     tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "run" / "tokenizer.model"))
@@ -96,7 +90,8 @@ def symbol_of(piece: str, kind: str) -> str:
 
 def test_recipe_tells_what_the_checkpoint_tells(tmp_path: Path) -> None:
     foreign = Foreign(tmp_path / "foreign", "sentencepiece")
-    assert run(*foreign.arguments(tmp_path / "run", "--licence", "CC BY 4.0", "--name", "old-model")) == 0
+    options = ["--licence", "CC BY 4.0", "--name", "old-model"]
+    assert exit_code(*foreign.arguments(tmp_path / "run", *options)) == 0
     recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     assert (recipe["name"], recipe["languages"]) == ("old-model", {"source": "de", "target": "en"})
     assert recipe["data"]["train"][0]["licence"] == "CC BY 4.0"
@@ -136,7 +131,7 @@ def test_projection_and_training_on(tmp_path: Path, capsys: pytest.CaptureFixtur
         str(write_data(tmp_path / "data")),
     ]
     options = ["--to-k", "--width", "2", "--fit-steps", "40", "--json", *further]
-    assert run(*foreign.arguments(tmp_path / "run", *options)) == 0
+    assert exit_code(*foreign.arguments(tmp_path / "run", *options)) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["final"] == str(tmp_path / "run" / "final.pt")
     assert len(told["missed"]) == 9
@@ -166,7 +161,7 @@ def test_projection_finds_kmatrices_again_and_approaches_others() -> None:
 
 def fails(capsys: pytest.CaptureFixture[str], out: Path, *arguments: str) -> str:
     """What the command says when it refuses; it leaves no run folder."""
-    assert run(*arguments) == 2
+    assert exit_code(*arguments) == 2
     assert not out.exists()
     return capsys.readouterr().err
 
@@ -193,15 +188,15 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_run_that_is_there_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     foreign, out = Foreign(tmp_path / "foreign", "sentencepiece"), tmp_path / "run"
-    assert run(*foreign.arguments(out)) == 0
+    assert exit_code(*foreign.arguments(out)) == 0
     before = (out / "final.pt").read_bytes()
-    assert run(*foreign.arguments(out)) == 2
+    assert exit_code(*foreign.arguments(out)) == 2
     assert "holds a training run already" in capsys.readouterr().err
     assert (out / "final.pt").read_bytes() == before
 
 
 def test_engine_says_that_it_cannot_run_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     foreign, out = Foreign(tmp_path / "foreign", "sentencepiece"), tmp_path / "run"
-    assert run(*foreign.arguments(out)) == 0
-    assert run("export", str(out / "final.pt"), str(tmp_path / "bundle")) == 1
+    assert exit_code(*foreign.arguments(out)) == 0
+    assert exit_code("export", str(out / "final.pt"), str(tmp_path / "bundle")) == 1
     assert "of a model of another program" in capsys.readouterr().err

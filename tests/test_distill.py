@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import exit_code
 
 from kserve import Translator
-from kserve.cli import main
 from kserve.train import distill as module
 from kserve.train.data import Folders
 from kserve.train.distill import Plan, distill
@@ -102,17 +102,13 @@ def test_the_command_writes_a_summary_and_names_what_is_missing(
 ) -> None:
     arguments: list[Any] = [bundled_model(), "text", "--data", tmp_path, "--out", tmp_path / "out"]
     command = ["distill", *map(str, arguments), "--beam", "1", "--threads", "1"]
-    with pytest.raises(SystemExit) as end:
-        main([*command, "--json", str(tmp_path / "s.json")])
-    assert end.value.code == 0
+    assert exit_code(*command, "--json", str(tmp_path / "s.json")) == 0
     assert "pairs 4" in capsys.readouterr().out
     summary = json.loads((tmp_path / "s.json").read_text())
     assert summary["languages"] == ["de", "en"]
     assert summary["files"][0]["pairs"] == 4
     command[command.index("text")] = "absent"
-    with pytest.raises(SystemExit) as end:
-        main(command)
-    assert end.value.code == 2
+    assert exit_code(*command) == 2
     error = capsys.readouterr().err
     assert "absent.de" in error
     assert "Traceback" not in error

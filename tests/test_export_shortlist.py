@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_bundle
+from command_line import exit_code
 from numpy.typing import NDArray
 from server_process import serving
 from training_runs import GERMAN, recipe_dict, start, write_recipe
@@ -17,7 +18,6 @@ from training_runs import GERMAN, recipe_dict, start, write_recipe
 from kserve import Translator
 from kserve._engine import DecodingOptions
 from kserve.bundle import read_bundle
-from kserve.cli import main
 from kserve.errors import BundleConfigError, BundleTensorError, EngineFailure, InvalidParameter
 from kserve.tokenizer import END
 from kserve.train.data import Corpora
@@ -88,9 +88,7 @@ def checkpoint(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(checkpoint: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bundle") / "tiny"
-    with pytest.raises(SystemExit) as end:
-        main(["export", str(checkpoint), str(out), "--shortlist", "--data", str(text)])
-    assert end.value.code == 0
+    assert exit_code("export", str(checkpoint), str(out), "--shortlist", "--data", str(text)) == 0
     return out
 
 
@@ -114,14 +112,12 @@ def test_torch_restores_such_a_bundle(bundle: Path) -> None:
 
 
 def test_info_shows_them(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["info", str(bundle)])
+    assert exit_code("info", str(bundle)) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("shortlist"))
     facts = read_bundle(bundle).config["provenance"]["shortlist"]
     assert f"BLEU {facts['bleu']:.2f} with it and {facts['bleu_whole']:.2f} without on valid" in line
     assert ("used unless" if read_bundle(bundle).generation.shortlist else "only when") in line
-    with pytest.raises(SystemExit):
-        main(["info", str(tiny_bundle.bundle_folder())])
+    assert exit_code("info", str(tiny_bundle.bundle_folder())) == 0
     assert "none; `kserve export --shortlist` learns one" in capsys.readouterr().out
 
 
@@ -160,8 +156,7 @@ def test_command_and_server_pass_the_option_on(
 ) -> None:
     wanted = Translator(bundle).translate(texts()[0], shortlist=used, loop_guard=4)
     flag = "--shortlist" if used else "--no-shortlist"
-    with pytest.raises(SystemExit):
-        main(["translate", "-m", str(bundle), "--json", flag, "--loop-guard", "4", texts()[0]])
+    assert exit_code("translate", "-m", str(bundle), "--json", flag, "--loop-guard", "4", texts()[0]) == 0
     told = json.loads(capsysbinary.readouterr().out)
     assert (told["text"], told["score"]) == (wanted.text, pytest.approx(wanted.score, abs=1e-4))
     ask = {"text": texts()[0], "source": "de", "target": "en", "decoding": {"shortlist": used}}
@@ -174,8 +169,7 @@ def test_a_model_without_lists_says_so(capsys: pytest.CaptureFixture[str]) -> No
     plain = tiny_bundle.bundle_folder()
     with pytest.raises(InvalidParameter, match="the model folder has none; export it with --shortlist"):
         Translator(plain).translate("Ein Hund.", shortlist=True)
-    with pytest.raises(SystemExit):
-        main(["translate", "-m", str(plain), "--shortlist", "Ein Hund."])
+    assert exit_code("translate", "-m", str(plain), "--shortlist", "Ein Hund.") == 2
     assert "shortlist is True" in capsys.readouterr().err
     ask = {"text": "Ein Hund.", "source": "de", "target": "en", "decoding": {"shortlist": True}}
     with serving(plain) as server, server.client() as client:
@@ -191,18 +185,8 @@ def test_text_that_is_not_there_is_told(
     run.mkdir()
     for name in ("checkpoint.pt", "tokenizer.model"):
         (run / name).write_bytes((checkpoint.parent / name).read_bytes())
-    with pytest.raises(SystemExit) as end:
-        main(
-            [
-                "export",
-                str(run / "checkpoint.pt"),
-                str(tmp_path / "out"),
-                "--shortlist",
-                "--data",
-                str(tmp_path),
-            ]
-        )
-    assert end.value.code == 2
+    command = ["export", str(run / "checkpoint.pt"), str(tmp_path / "out"), "--shortlist"]
+    assert exit_code(*command, "--data", str(tmp_path)) == 2
     assert "cannot read" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

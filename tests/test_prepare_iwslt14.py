@@ -8,8 +8,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from command_line import exit_code
 
-from kserve.cli import main
 from kserve.prepare.archive import CorpusError
 from kserve.prepare.iwslt14 import TEST_SETS, prepare
 from kserve.train.recipe import load_recipe
@@ -121,10 +121,9 @@ def test_apostrophes_and_entities_of_the_test_sets(corpus: Path, tmp_path: Path)
 def test_command_prints_a_table_or_json(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    command = ["prepare", "iwslt14", "--from", str(corpus), "--out", str(tmp_path / "out")]
     for options in ([], ["--json"]):
-        with pytest.raises(SystemExit) as end:
-            main(["prepare", "iwslt14", "--from", str(corpus), "--out", str(tmp_path / "out"), *options])
-        assert end.value.code == 0
+        assert exit_code(*command, *options) == 0
         text = capsys.readouterr().out
         if options:
             assert json.loads(text)["pairs"]["iwslt14-train"] == 62
@@ -146,9 +145,7 @@ def test_recipes_read_what_is_prepared(name: str, corpus: Path, tmp_path: Path) 
 
 def fails(capsys: pytest.CaptureFixture[str], source: Path, out: Path) -> str:
     """What the command says when it refuses; nothing is written then."""
-    with pytest.raises(SystemExit) as end:
-        main(["prepare", "iwslt14", "--from", str(source), "--out", str(out)])
-    assert end.value.code == 2
+    assert exit_code("prepare", "iwslt14", "--from", str(source), "--out", str(out)) == 2
     assert not out.exists() or not any(out.iterdir())
     return capsys.readouterr().err
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from command_line import exit_code
 from server_process import ROOT
 from training_runs import recipe_dict, write_recipe, write_text
 
-from kserve.cli import main
 from kserve.kmatrix import KLinear
 from kserve.train.checkpoint import read_checkpoint
 from kserve.train.costs import decoder_multiply_adds, linear_numbers
@@ -48,9 +48,7 @@ def test_a_sweep_trains_scores_and_draws_every_point(
     command = ["sweep", str(write_sweep(tmp_path, seeds=[1, 2]))]
     command += ["--data", str(text), "--out", str(tmp_path / "runs")]
     command += ["--json", str(files["json"]), "--plot", str(files["png"])]
-    with pytest.raises(SystemExit) as end:
-        main(command)
-    assert end.value.code == 0
+    assert exit_code(*command) == 0
     records = {record["point"]: record for record in json.loads(files["json"].read_text())["results"]}
     assert list(records) == list(POINTS)
     assert all(len(record["bleu"]["valid"]) == 2 for record in records.values())
@@ -62,9 +60,7 @@ def test_a_sweep_trains_scores_and_draws_every_point(
     assert not torch.equal(seeds[0]["embedding.weight"], seeds[1]["embedding.weight"])
     # Nothing is trained twice.
     before = (tmp_path / "runs" / "dense-1" / "final.pt").stat().st_mtime_ns
-    with pytest.raises(SystemExit) as end:
-        main(command)
-    assert end.value.code == 0
+    assert exit_code(*command) == 0
     assert (tmp_path / "runs" / "dense-1" / "final.pt").stat().st_mtime_ns == before
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import exit_code
 from training_runs import recipe_dict, start, write_recipe
 
-from kserve.cli import main
 from kserve.train.data import Folders, read_pairs, read_training_pairs
 from kserve.train.recipe import RecipeError, load_recipe
 
@@ -219,9 +219,7 @@ def test_errors_of_the_command_are_one_line(
     recipe = recipe_dict()
     recipe["data"]["train"][0]["prefix"] = "absent"
     command = ["train", str(write_recipe(tmp_path, recipe)), "--data", str(text)]
-    with pytest.raises(SystemExit) as end:
-        main([*command, "--out", str(tmp_path / "run")])
-    assert end.value.code == 2
+    assert exit_code(*command, "--out", str(tmp_path / "run")) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("kserve: error: ")
     assert "absent.de" in line
