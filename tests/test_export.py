@@ -22,6 +22,7 @@ from kserve.train.export import ExportError, bundle_tensors, export
 from kserve.train.model import DynamicConvModel
 from kserve.train.recipe import RecipeError
 from kserve.train.restore import dequantised_weights, load_model, restore, trainable_weights
+from kserve.translator import Translator
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +178,37 @@ def test_card_compares_with_a_dense_twin(checkpoint: Path, tmp_path: Path) -> No
     assert "2 threads (avx2), a beam of 4:\nvalid 611 and 99." in card
     with pytest.raises(ExportError, match="of a dense twin on valid, but none of the model"):
         export(checkpoint, tmp_path / "out", dense_scores=[files["dense"]])
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_dense_layers_in_other_precisions(
+    precision: str, checkpoint: Path, bundle_path: Path, tmp_path: Path
+) -> None:
+    out = export(checkpoint, tmp_path / "out", precision=precision)
+    bundle, usual = read_bundle(out), read_bundle(bundle_path)
+    for site, kind in bundle.shape.linear.items():
+        assert kind.precision == (precision if kind.kind == "dense" else "float16"), site
+    found, wanted = (
+        dense_layout.unpack(
+            {
+                part: one.tensors[f"decoder.1.query.{part}"]
+                for part in ("dense", "dense_scale")
+                if f"decoder.1.query.{part}" in one.tensors
+            },
+            40,
+            40,
+        )
+        for one in (bundle, usual)
+    )
+    assert np.abs(found - wanted).max() < np.abs(wanted).max() / 120
+    stored = {"float32": "16 bits and 32 bits", "int8": "16 bits and int8"}[precision]
+    assert f"linear layers in {stored}," in (out / "README.md").read_text(encoding="utf-8")
+    Translator(out).warm()
+
+
+def test_unknown_precisions_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="'int4' is unknown; use float16, float32, int8"):
+        export(checkpoint, tmp_path / "out", precision="int4")
 
 
 def test_quantised_rows_are_symmetric_and_off_by_half_a_step() -> None:

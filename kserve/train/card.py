@@ -146,8 +146,15 @@ def _sizes(facts: CardFacts) -> str:
         f"(kernels {arch['encoder_kernels']} and {arch['decoder_kernels']}), {arch['vocab_size']} pieces.\n"
         f"{counts['linear'] / 1e6:.2f} M numbers in the linear layers "
         f"({counts['linear_dense'] / 1e6:.2f} M if they were dense), {counts['total'] / 1e6:.2f} M in all.\n"
-        f"Weights: {facts.model_bytes / 1e6:.1f} MB; linear layers in 16 bits, the embedding in int8."
+        f"Weights: {facts.model_bytes / 1e6:.1f} MB; linear layers in {_stored(arch['linear'])}, "
+        "the embedding in int8."
     )
+
+
+def _stored(linear: Mapping[str, Mapping[str, Any]]) -> str:
+    """The precisions of the layers: K-matrices have 16 bits."""
+    bits = {"float16": "16 bits", "float32": "32 bits", "int8": "int8"}
+    return " and ".join(dict.fromkeys(bits[spec.get("precision", "float16")] for spec in linear.values()))
 
 
 def _shortlist(config: Mapping[str, Any]) -> str:

@@ -128,6 +128,10 @@ def export(
         bool, typer.Option("--shortlist", help="Learn which tokens translate which; reads the training text.")
     ] = False,
     data: TextFolders = None,
+    precision: Annotated[
+        str,
+        typer.Option(help="Of dense layers: float16, float32, or int8, much faster with VNNI or AMX."),
+    ] = "float16",
 ) -> None:
     """Write the model folder of a checkpoint (needs the extra `train`)."""
     try:
@@ -139,7 +143,7 @@ def export(
         raise _missing(error) from None
     try:
         text = Folders(_folders(data)) if shortlist else None
-        typer.echo(run(checkpoint, out, tokenizer, scores or (), dense_scores or (), text))
+        typer.echo(run(checkpoint, out, tokenizer, scores or (), dense_scores or (), text, precision))
     except (ExportError, RecipeError) as error:
         raise InvalidParameter(str(error)) from None
 

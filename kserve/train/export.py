@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ def export(
     scores: Sequence[Path] = (),
     dense_scores: Sequence[Path] = (),
     shortlist_from: Folders | None = None,
+    precision: str = "float16",
 ) -> Path:
     """Write the bundle of a checkpoint.
 
@@ -73,6 +74,7 @@ def export(
         dense_scores: The same of a dense twin, of names that `scores` has; recorded beside those.
         shortlist_from: Where the recipe's text lies; a shortlist is learned from it, tried on the validation
             text, and used by default if it costs little.
+        precision: Of the dense layers, one of `dense_layout.PRECISIONS`; K-matrices have their own.
 
     Returns:
         `out`.
@@ -81,7 +83,7 @@ def export(
         ExportError: another file is missing, a weight is missing, left over or too large.
         RecipeError: the checkpoint is missing or none, or the text of the recipe cannot be read.
     """
-    source = load_checkpoint(checkpoint)
+    source = _stored(load_checkpoint(checkpoint), precision)
     shape = parse_architecture(dict(source.architecture))
     quality = _quality(scores, dense_scores)
     draft = Draft(
@@ -93,6 +95,17 @@ def export(
         draft = _with_shortlist(draft, source, shortlist_from)
     draft.write(out)
     return out
+
+
+def _stored(source: Checkpoint, precision: str) -> Checkpoint:
+    """The checkpoint with the precision in which its dense layers are to be stored."""
+    if precision not in dense_layout.PRECISIONS:
+        raise ExportError(f"precision {precision!r} is unknown; use {', '.join(dense_layout.PRECISIONS)}")
+    linear = {
+        site: {**spec, "precision": precision} if spec["kind"] == "dense" else spec
+        for site, spec in source.architecture["linear"].items()
+    }
+    return replace(source, architecture={**source.architecture, "linear": linear})
 
 
 def _with_shortlist(draft: Draft, source: Checkpoint, folders: Folders) -> Draft:
