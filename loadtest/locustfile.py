@@ -118,6 +118,7 @@ class CheckedUser(FastHttpUser):
         self.random = random.Random(f"{options.seed} {id(self)}")
         seed = self.random.randrange(1 << 30)
         self.traffic = Traffic(RUN.expected, options.kind, seed, options.array_size)
+        self.client.client.cookiejar = None  # nobody sets one, and to look takes a tenth of the client's time
 
     def ask(self, sent: Sent, step: int, due: float) -> float:
         """One request and what became of it; the seconds that a refusal asks to wait."""
