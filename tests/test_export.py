@@ -175,7 +175,7 @@ def test_card_compares_with_a_dense_twin(checkpoint: Path, tmp_path: Path) -> No
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "| text | BLEU | chrF | TER | dense twin's BLEU |" in card
     assert "| valid | 12.3 |  |  | 15.6 |" in card
-    assert "2 threads (avx2), a beam of 4:\nvalid 611 and 99." in card
+    assert "on 2 threads (avx2), a beam of 4:\nvalid 611 and 99." in card
     with pytest.raises(ExportError, match="of a dense twin on valid, but none of the model"):
         export(checkpoint, tmp_path / "out", dense_scores=[files["dense"]])
 

@@ -88,8 +88,8 @@ def _speeds(quality: Mapping[str, Any]) -> list[str]:
     own, _ = next(iter(both.values()))
     speeds = [f"{name} {one[key]:.0f} and {twin[key]:.0f}" for name, (one, twin) in both.items()]
     return [
-        "The dense twin has the same sizes, and all its layers are dense. Sentences a second of the two by the",
-        f"engine, {own['threads']} threads ({own['isa']}), a beam of {own['beam_size']}:",
+        "The dense twin has the same sizes, and all its layers are dense. Sentences a second of the two,",
+        f"by the engine on {own['threads']} threads ({own['isa']}), a beam of {own['beam_size']}:",
         f"{', '.join(speeds)}.",
     ]
 
