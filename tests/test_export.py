@@ -188,19 +188,9 @@ def test_dense_layers_in_other_precisions(
     bundle, usual = read_bundle(out), read_bundle(bundle_path)
     for site, kind in bundle.shape.linear.items():
         assert kind.precision == (precision if kind.kind == "dense" else "float16"), site
-    found, wanted = (
-        dense_layout.unpack(
-            {
-                part: one.tensors[f"decoder.1.query.{part}"]
-                for part in ("dense", "dense_scale")
-                if f"decoder.1.query.{part}" in one.tensors
-            },
-            40,
-            40,
-        )
-        for one in (bundle, usual)
-    )
-    assert np.abs(found - wanted).max() < np.abs(wanted).max() / 120
+    name = "decoder.layers.1.query.weight"
+    found, wanted = (dequantised_weights(one)[name] for one in (bundle, usual))
+    assert (found - wanted).abs().max() < wanted.abs().max() / 120
     stored = {"float32": "16 bits and 32 bits", "int8": "16 bits and int8"}[precision]
     assert f"linear layers in {stored}," in (out / "README.md").read_text(encoding="utf-8")
     Translator(out).warm()

@@ -36,7 +36,7 @@ class RecordedGrowth:
     def __init__(self, twiddles: Sequence[Tensor], dtype: torch.dtype | None, grow: Grow) -> None:
         self._made_for = _places(twiddles), dtype
         self._shapes = [twiddle.shape for twiddle in twiddles]
-        self._use: weakref.ref[_Use] | None = None
+        self._use: Callable[[], _Use | None] = lambda: None  # of the last replay, while it is held
         self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -61,7 +61,7 @@ class RecordedGrowth:
 
     def is_free(self) -> bool:
         """Whether no backward pass needs what its memory holds."""
-        use = self._use() if self._use is not None else None
+        use = self._use()
         return use is None or use.is_over
 
     def forward(self) -> tuple[list[Tensor], _Use]:
@@ -127,7 +127,8 @@ def recorded_weights(
 def _recordable(twiddles: Sequence[Tensor]) -> bool:
     return (
         torch.is_grad_enabled()
-        and [twiddle.device.type for twiddle in twiddles[:1]] == ["cuda"]
+        and bool(twiddles)
+        and twiddles[0].is_cuda
         and all(one.requires_grad and one.device == twiddles[0].device for one in twiddles)
         and not torch.cuda.is_current_stream_capturing()
         and not torch.compiler.is_compiling()
