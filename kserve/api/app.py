@@ -62,6 +62,8 @@ def create_app(settings: ServerSettings, translators: Sequence[Translator]) -> F
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs else None,
+        # Its spans and logs would hold what was asked, and it looks for exporters at every request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     service = Service(settings, Bundles(settings, translators))
     access = Access(settings.keys, settings.require_key)

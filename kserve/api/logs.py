@@ -101,4 +101,5 @@ def start(settings: ServerSettings) -> _Lines:
 def say(event: str, level: int = logging.INFO, **fields: Any) -> None:
     """Log an event with fields."""
     if LOGGER.isEnabledFor(level):
-        LOGGER.log(level, event, extra={"fields": fields})
+        # Not LOGGER.log, which looks for the caller's file and line: no log of ours tells them.
+        LOGGER.handle(LOGGER.makeRecord(LOGGER.name, level, "", 0, event, (), None, extra={"fields": fields}))

@@ -184,7 +184,8 @@ class Service:
         started = time.perf_counter()
         with loaded.used():
             found = await drive.run(documents, Wish(ask.split, ask.align, tuple(request.prefix())))
-        self._observe(timings, time.perf_counter() - started)
+        # Counted when the answer is on its way.
+        asyncio.get_running_loop().call_soon(self._observe, timings, time.perf_counter() - started)
         return found
 
     async def detect(self, texts: Sequence[str]) -> list[list[Guess]]:

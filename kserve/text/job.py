@@ -11,7 +11,6 @@ driver a chance to do something else in between.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -103,15 +102,12 @@ def translate(documents: Sequence[Document], codec: Codec, wish: Wish) -> Steps:
                 yield []
     waiting = [(text, at) for text, plan in enumerate(plans) for at in plan.waiting()]
     while waiting:
-        batch: list[ToDecode] = []
-        for text, at in waiting:
-            batch += plans[text].to_decode(text, at)
+        asked = [plans[text].to_decode(text, at) for text, at in waiting]
         attempts = [plans[text].sentences[at].attempts for text, at in waiting]
-        sizes = Counter((one.text, one.sentence) for one in batch)
-        found = iter((yield batch))
+        found = iter((yield [one for parts in asked for one in parts]))
         for done, (place, attempt) in enumerate(zip(waiting, attempts, strict=True)):
             sentence = plans[place[0]].sentences[place[1]]
-            parts = [next(found) for _ in range(sizes[place])]
+            parts = [next(found) for _ in asked[done]]
             if not sentence.candidates and sentence.attempts == attempt:
                 sentence.take(parts)
             if done % _SLICE == _SLICE - 1:

@@ -243,8 +243,10 @@ def _is_shouted(sentence: str, protected: Sequence[Span]) -> bool:
     """Several words, all in capitals; a single one may be an acronym."""
     for span in reversed(protected):
         sentence = sentence[: span.start] + " " + sentence[span.end :]
+    if not sentence.isupper():
+        return False
     words = [word for word in sentence.split() if sum(map(str.isalpha, word)) > 1]
-    return sentence.isupper() and (len(words) > 2 or (len(words) == 2 and max(map(len, words)) > 4))
+    return len(words) > 2 or (len(words) == 2 and max(map(len, words)) > 4)
 
 
 def _lowered(text: str, masks: Sequence[Mask]) -> str:
