@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from kserve import __version__
@@ -26,7 +26,7 @@ from kserve.api import (
 )
 from kserve.api.access import Access
 from kserve.api.bundles import Bundles
-from kserve.api.direct import Direct
+from kserve.api.direct import Direct, ErrorHandlers
 from kserve.api.frame import Frame
 from kserve.api.http import State
 from kserve.api.jobs import Jobs
@@ -74,7 +74,6 @@ def create_app(settings: ServerSettings, translators: Sequence[Translator]) -> F
         Jobs(),
         Races(service.metrics) if settings.compare else None,
     )
-    expected_errors = answers.install(app, service.metrics)
     routers = [routes.router for routes in (routes_libre, routes_v1, routes_deepl, routes_health)]
     for router in routers:
         app.include_router(router)
@@ -84,8 +83,16 @@ def create_app(settings: ServerSettings, translators: Sequence[Translator]) -> F
     if settings.docs:
         app.include_router(docs.router)
         app.openapi = lambda: described(app, SHAPES)  # type: ignore[method-assign]
-    # The layer that is added last is the outermost.
-    app.add_middleware(Direct, routers=routers, state=app.state.kserve, handlers=expected_errors)
+    _add_layers(app, settings, routers, answers.install(app, service.metrics))
+    return app
+
+
+def _add_layers(
+    app: FastAPI, settings: ServerSettings, routers: Sequence[APIRouter], expected_errors: ErrorHandlers
+) -> None:
+    """What a request goes through before FastAPI; the layer that is added last is the outermost."""
+    state: State = app.state.kserve
+    app.add_middleware(Direct, routers=routers, state=state, handlers=expected_errors)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -95,8 +102,7 @@ def create_app(settings: ServerSettings, translators: Sequence[Translator]) -> F
             expose_headers=_EXPOSED,
             max_age=_CORS_SECONDS,
         )
-    app.add_middleware(Frame, metrics=service.metrics, prefix=settings.prefix)
-    return app
+    app.add_middleware(Frame, metrics=state.service.metrics, prefix=settings.prefix)
 
 
 @asynccontextmanager

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import logging
 import resource
-import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kserve.config import ServerSettings
-from kserve.errors import AddressInUse, KserveError, SettingsError
+from kserve.errors import AddressInUse, SettingsError
 
 if TYPE_CHECKING:
-    from types import FrameType
-
-    from fastapi import FastAPI
-
     from kserve.translator import Translator
 
-_BACKLOG = 4096
 # Seconds after which a thread that works on a large text or answer lets the event loop have the interpreter;
 # Python's own are ten times as many, and a request comes back to the loop several times.
 _SWITCH_SECONDS = 0.0005
@@ -45,6 +35,7 @@ def run(settings: ServerSettings) -> None:
         loading = pool.submit(_load, settings)
         from kserve.api import logs
         from kserve.api.app import create_app
+        from kserve.api.http_server import HttpServer
 
         lines = logs.start(settings)
         _raise_file_limit(settings.max_connections)
@@ -52,7 +43,7 @@ def run(settings: ServerSettings) -> None:
         app = create_app(settings, translators)
         _announce(listener, translators, settings, time.perf_counter() - started)
         try:
-            _Server(app, settings).run(sockets=[listener])
+            HttpServer(app, settings).run(sockets=[listener])
         finally:
             logs.say("stopped")
             lines.finish(1.0)
@@ -117,86 +108,3 @@ def _raise_file_limit(connections: int) -> None:
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def _Server(app: FastAPI, settings: ServerSettings) -> Any:
-    import uvicorn
-
-    from kserve.api.protocol import LimitedProtocol
-
-    LimitedProtocol.max_connections = settings.max_connections
-    LimitedProtocol.header_seconds = settings.header_seconds
-    LimitedProtocol.unread_seconds = settings.idle_seconds
-
-    class Server(uvicorn.Server):
-        """uvicorn's server that reads keys and models again on SIGHUP."""
-
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-            """Stop; a second SIGINT stops at once. The process ends with code 0, not by the signal."""
-            if self.should_exit and sig == signal.SIGINT:
-                self.force_exit = True
-            self.should_exit = True
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
-
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            """Refuse what is new; what waits to be accepted is accepted, or it would be reset."""
-            app.state.kserve.service.ready = False
-            waiting = [one for listener in sockets or () for one in _accept_all(listener)]
-            for server in self.servers:
-                server.close()
-            for connection in waiting:
-                await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
-            await super().shutdown(sockets)
-
-        def _protocol(self) -> LimitedProtocol:
-            return LimitedProtocol(
-                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-            )
-
-        def _reload(self) -> None:
-            self._reloading = asyncio.create_task(_reload(app))
-
-    return Server(
-        uvicorn.Config(
-            app,
-            loop="asyncio",
-            http=LimitedProtocol,
-            ws="none",
-            log_config=None,
-            access_log=False,
-            backlog=_BACKLOG,
-            server_header=False,
-            **_limits(settings),
-        )
-    )
-
-
-def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
-    """Connections that the system holds for a listener that does not block."""
-    with suppress(BlockingIOError):
-        while True:
-            yield listener.accept()[0]
-
-
-def _limits(settings: ServerSettings) -> dict[str, Any]:
-    """What of the settings uvicorn itself looks after."""
-    return {
-        "proxy_headers": bool(settings.trusted_proxies),
-        "forwarded_allow_ips": [str(network) for network in settings.trusted_proxies],
-        "timeout_keep_alive": max(1, round(settings.idle_seconds)),
-        "timeout_graceful_shutdown": max(1, round(settings.stop_seconds)),
-    }
-
-
-async def _reload(app: FastAPI) -> None:
-    from kserve.api.logs import say
-
-    try:
-        app.state.kserve.access.read()
-        renewed = await app.state.kserve.service.bundles.reload()
-        say("reloaded", models=renewed)
-    except KserveError as error:
-        say("reload failed; what was loaded goes on", logging.ERROR, error=str(error))
