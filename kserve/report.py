@@ -146,10 +146,11 @@ def _shortlist(data: Mapping[str, Any]) -> str:
         "used unless told otherwise" if data["generation"]["shortlist"] else "used only when asked for",
     ]
     if cost:
-        parts.append(
-            f"BLEU {cost['bleu']:.2f} with it and {cost['bleu_whole']:.2f} without on {cost['text']}, where "
-            f"a sentence has {cost['listed']:.0f} tokens to choose from"
-        )
+        parts += [
+            f"BLEU {scores['bleu']:.2f} with it and {scores['bleu_whole']:.2f} without on {text}"
+            for text, scores in cost["texts"].items()
+        ]
+        parts.append(f"a sentence has {cost['listed']:.0f} tokens to choose from")
     return "; ".join(parts)
 
 

@@ -21,8 +21,9 @@ from kserve.bundle import read_bundle
 from kserve.errors import BundleConfigError, BundleTensorError, EngineFailure, InvalidParameter
 from kserve.tokenizer import END
 from kserve.train.data import Corpora
+from kserve.train.draft import Draft
 from kserve.train.restore import restore
-from kserve.train.shortlist import SIZES, learn_shortlist
+from kserve.train.shortlist import SIZES, learn_shortlist, with_shortlist
 
 WORDS = range(10, 40)  # of the source; word w means w + 40
 TOPIC = 90  # stands in every target sentence, whatever the source says
@@ -88,7 +89,8 @@ def checkpoint(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(checkpoint: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bundle") / "tiny"
-    assert exit_code("export", str(checkpoint), str(out), "--shortlist", "--data", str(text)) == 0
+    shortlist = ["--shortlist", "--shortlist-on", "valid"]
+    assert exit_code("export", str(checkpoint), str(out), *shortlist, "--data", str(text)) == 0
     return out
 
 
@@ -97,12 +99,34 @@ def test_the_bundle_tells_what_its_lists_are_and_cost(bundle: Path) -> None:
     assert read.shape.shortlist is not None
     assert read.shape.shortlist.tokens == len(read.tensors["shortlist.tokens"]) > 60
     facts = read.config["provenance"]["shortlist"]
-    assert facts["text"] == "valid"
+    assert list(facts["texts"]) == ["valid"]
     assert 1 < facts["listed"] <= 60
-    assert read.generation.shortlist == (facts["bleu_whole"] - facts["bleu"] <= 0.1)
+    scores = facts["texts"]["valid"]
+    assert read.generation.shortlist == (scores["bleu_whole"] - scores["bleu"] <= 0.1)
     assert "## Shortlist" in (bundle / "README.md").read_text()
     without = read.describe()["parameters"]
     assert "shortlist" not in without
+
+
+def test_lists_that_cost_too_much_on_one_text_are_no_default() -> None:
+    """Lists of one word: they cost the bundled model's own translations all, and others nothing."""
+    translator = Translator()
+    read = translator.bundle
+    architecture = {**read.config["architecture"], "shortlist": None}
+    generation = {**read.config["generation"], "shortlist": False}
+    provenance = {key: fact for key, fact in read.config["provenance"].items() if key != "shortlist"}
+    draft = Draft(
+        {**read.config, "architecture": architecture, "generation": generation, "provenance": provenance},
+        {name: tensor for name, tensor in read.tensors.items() if not name.startswith("shortlist.")},
+        (read.path / "tokenizer.model").read_bytes(),
+    )
+    own = [(text, translator.translate(text, shortlist=False).text) for text in texts()]
+    other = [(text, "¿") for text in texts()]
+    one_word = Corpora(*flat([[10]]), *flat([[10]]))
+    for tried, default in (({"other": other}, True), ({"other": other, "own": own}, False)):
+        config = with_shortlist(draft, one_word, tried).config
+        assert config["generation"]["shortlist"] is default
+        assert list(config["provenance"]["shortlist"]["texts"]) == list(tried)
 
 
 def test_torch_restores_such_a_bundle(bundle: Path) -> None:
@@ -114,7 +138,7 @@ def test_torch_restores_such_a_bundle(bundle: Path) -> None:
 def test_info_shows_them(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("info", str(bundle)) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("shortlist"))
-    facts = read_bundle(bundle).config["provenance"]["shortlist"]
+    facts = read_bundle(bundle).config["provenance"]["shortlist"]["texts"]["valid"]
     assert f"BLEU {facts['bleu']:.2f} with it and {facts['bleu_whole']:.2f} without on valid" in line
     assert ("used unless" if read_bundle(bundle).generation.shortlist else "only when") in line
     assert exit_code("info", str(tiny_bundle.bundle_folder())) == 0

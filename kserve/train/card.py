@@ -161,11 +161,15 @@ def _shortlist(config: Mapping[str, Any]) -> str:
     if facts is None:
         return ""
     used = "used unless told otherwise" if config["generation"]["shortlist"] else "used only when asked for"
+    scores = [
+        f"| {text} | {score['bleu']:.2f} | {score['bleu_whole']:.2f} |"
+        for text, score in facts["texts"].items()
+    ]
     return (
         "## Shortlist\n\n"
         f"Learned from the training text: {facts['each']} translations of a token at most, and the "
         f"{facts['always']} most frequent\n"
-        f"tokens; {facts['listed']:.0f} of {config['architecture']['vocab_size']} tokens a sentence on "
-        f"{facts['text']}, where BLEU is {facts['bleu']:.2f} with it and\n"
-        f"{facts['bleu_whole']:.2f} with the whole vocabulary. It is {used}."
+        f"tokens; {facts['listed']:.0f} of {config['architecture']['vocab_size']} tokens a sentence of these "
+        f"texts. It is {used}.\n\n"
+        "| text | BLEU with it | with the whole vocabulary |\n| --- | --- | --- |\n" + "\n".join(scores)
     )

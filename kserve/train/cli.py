@@ -127,6 +127,10 @@ def export(
     shortlist: Annotated[
         bool, typer.Option("--shortlist", help="Learn which tokens translate which; reads the training text.")
     ] = False,
+    shortlist_on: Annotated[
+        list[str] | None,
+        typer.Option(help="Try it on this text; may be repeated. [default: the recipe's validation text]"),
+    ] = None,
     data: TextFolders = None,
     precision: Annotated[
         str,
@@ -143,7 +147,8 @@ def export(
         raise _missing(error) from None
     try:
         text = Folders(_folders(data)) if shortlist else None
-        typer.echo(run(checkpoint, out, tokenizer, scores or (), dense_scores or (), text, precision))
+        quality = scores or (), dense_scores or ()
+        typer.echo(run(checkpoint, out, tokenizer, *quality, text, shortlist_on or (), precision))
     except (ExportError, RecipeError) as error:
         raise InvalidParameter(str(error)) from None
 

@@ -62,6 +62,7 @@ def export(
     scores: Sequence[Path] = (),
     dense_scores: Sequence[Path] = (),
     shortlist_from: Folders | None = None,
+    shortlist_on: Sequence[str] = (),
     precision: str = "float16",
 ) -> Path:
     """Write the bundle of a checkpoint.
@@ -72,8 +73,9 @@ def export(
         tokenizer: SentencePiece model; default is `tokenizer.model` of the run folder.
         scores: JSON files that `kserve eval --json` wrote; recorded under their names without ending.
         dense_scores: The same of a dense twin, of names that `scores` has; recorded beside those.
-        shortlist_from: Where the recipe's text lies; a shortlist is learned from it, tried on the validation
-            text, and used by default if it costs little.
+        shortlist_from: Where the recipe's text lies; a shortlist is learned from it, and used by default if
+            it costs little.
+        shortlist_on: Texts there on which it is tried; none: the recipe's validation text.
         precision: Of the dense layers, one of `dense_layout.PRECISIONS`; K-matrices have their own.
 
     Returns:
@@ -92,7 +94,7 @@ def export(
         tokenizer=_tokenizer_bytes(checkpoint, tokenizer, shape),
     )
     if shortlist_from is not None:
-        draft = _with_shortlist(draft, source, shortlist_from)
+        draft = _with_shortlist(draft, source, shortlist_from, shortlist_on)
     draft.write(out)
     return out
 
@@ -108,12 +110,12 @@ def _stored(source: Checkpoint, precision: str) -> Checkpoint:
     return replace(source, architecture={**source.architecture, "linear": linear})
 
 
-def _with_shortlist(draft: Draft, source: Checkpoint, folders: Folders) -> Draft:
+def _with_shortlist(draft: Draft, source: Checkpoint, folders: Folders, names: Sequence[str]) -> Draft:
     recipe = parse_recipe(dict(source.recipe), str(source.path))
+    languages = recipe.languages.source, recipe.languages.target
+    texts = {name: read_pairs(folders, name, languages) for name in names or [recipe.data.valid]}
     corpora, _ = load_corpora(recipe, folders, run_folder(source.path))
-    text = recipe.data.valid
-    pairs = read_pairs(folders, text, (recipe.languages.source, recipe.languages.target))
-    return with_shortlist(draft, corpora, text, pairs)
+    return with_shortlist(draft, corpora, texts)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -30,7 +30,7 @@ Ids = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
 ROUNDS = 4  # the lists hardly change any more
-WORST_LOSS = 0.1  # of BLEU on the validation text, for a list that is used by default
+WORST_LOSS = 0.1  # of BLEU on any text they are tried on, for lists that are used by default
 _CELLS = 1 << 22  # source tokens times target tokens that are looked at together
 
 
@@ -50,9 +50,9 @@ class Size:
 
 
 # Tried in turn until the loss is small. Of 8 000 tokens the first leaves some 280 for an everyday sentence,
-# the second 610, the third 820, and the third's lists take 3.5 MB. More tokens for any sentence help more
-# than more for each token.
-SIZES = (Size(64, 1e-3, 128), Size(64, 1e-3, 512), Size(256, 2e-4, 512))
+# the second 610, the others little more than they have for any sentence: more of those help more than more
+# for each token, whose lists soon take some MB.
+SIZES = tuple(Size(64, 1e-3, always) for always in (128, 512, 1024, 2048))
 
 
 @dataclass(frozen=True)
@@ -73,22 +73,24 @@ class Shortlist:
         return {f"shortlist.{name}": getattr(self, name) for name in ("first", "tokens", "always")}
 
 
-def with_shortlist(draft: Draft, corpora: Corpora, text: str, pairs: Pairs) -> Draft:
-    """The draft with lists learned from the corpora, and what they cost on `pairs` of the validation text.
+def with_shortlist(draft: Draft, corpora: Corpora, texts: Mapping[str, Pairs]) -> Draft:
+    """The draft with lists learned from the corpora, and what they cost on texts, by their names.
 
-    They are the shortest of `SIZES` that cost at most `WORST_LOSS`, and the default then; if all cost more,
-    they are those that cost least.
+    They are the shortest of `SIZES` that cost at most `WORST_LOSS` on each text, and the default then; if all
+    cost more, they are those that cost least on the text where they cost most.
     """
     probability = _translations(corpora, draft.config["architecture"]["vocab_size"])
     counts = _target_counts(corpora, len(probability))
     with _written(draft) as translator:
-        whole = _bleu(translator, pairs, shortlist=False)
+        whole = {name: _bleu(translator, pairs, shortlist=False) for name, pairs in texts.items()}
     tried: list[tuple[float, Draft]] = []
     for size in SIZES:
         lists = _make_lists(probability, counts, size)
         one = _with_lists(draft, lists)
-        facts = {**asdict(size), "text": text, **_cost(one, lists, pairs), "bleu_whole": whole}
-        loss = whole - facts["bleu"]
+        listed, found = _cost(one, lists, texts)
+        scores = {name: {"bleu": found[name], "bleu_whole": whole[name]} for name in texts}
+        loss = max(whole[name] - found[name] for name in texts)
+        facts = {**asdict(size), "listed": listed, "texts": scores}
         tried.append((loss, _with_facts(one, facts, default=loss <= WORST_LOSS)))
         if loss <= WORST_LOSS:
             break
@@ -111,12 +113,13 @@ def _with_lists(draft: Draft, lists: Shortlist) -> Draft:
     )
 
 
-def _cost(draft: Draft, lists: Shortlist, pairs: Pairs) -> dict[str, float]:
-    """BLEU with the lists, and how many tokens a sentence is left with."""
+def _cost(draft: Draft, lists: Shortlist, texts: Mapping[str, Pairs]) -> tuple[float, dict[str, float]]:
+    """How many tokens the lists leave a sentence of all texts, and BLEU with them on each."""
     with _written(draft) as translator:
-        ids = map(translator.tokenizer.encode, (source for source, _ in pairs))
-        listed = [len(lists.of(sentence)) for sentence in ids]
-        return {"bleu": _bleu(translator, pairs, shortlist=True), "listed": float(np.mean(listed))}
+        sources = [source for pairs in texts.values() for source, _ in pairs]
+        listed = [len(lists.of(translator.tokenizer.encode(source))) for source in sources]
+        scores = {name: _bleu(translator, pairs, shortlist=True) for name, pairs in texts.items()}
+        return float(np.mean(listed)), scores
 
 
 def _bleu(translator: Translator, pairs: Pairs, shortlist: bool) -> float:
