@@ -8,6 +8,7 @@ expectation maximisation over token pairs, no order, no model of the sentence.
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ Ids = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
 ROUNDS = 4  # the lists hardly change any more
-WORST_LOSS = 0.1  # of BLEU on any text they are tried on, for lists that are used by default
+WORST_LOSS = 0.1  # of BLEU, the mean over the texts they are tried on, for lists that are used by default
 _CELLS = 1 << 22  # source tokens times target tokens that are looked at together
 
 
@@ -76,8 +77,8 @@ class Shortlist:
 def with_shortlist(draft: Draft, corpora: Corpora, texts: Mapping[str, Pairs]) -> Draft:
     """The draft with lists learned from the corpora, and what they cost on texts, by their names.
 
-    They are the shortest of `SIZES` that cost at most `WORST_LOSS` on each text, and the default then; if all
-    cost more, they are those that cost least on the text where they cost most.
+    They are the shortest of `SIZES` that cost at most `WORST_LOSS` in the mean over the texts, and the
+    default then; if all cost more, they are those that cost least.
     """
     probability = _translations(corpora, draft.config["architecture"]["vocab_size"])
     counts = _target_counts(corpora, len(probability))
@@ -89,7 +90,7 @@ def with_shortlist(draft: Draft, corpora: Corpora, texts: Mapping[str, Pairs]) -
         one = _with_lists(draft, lists)
         listed, found = _cost(one, lists, texts)
         scores = {name: {"bleu": found[name], "bleu_whole": whole[name]} for name in texts}
-        loss = max(whole[name] - found[name] for name in texts)
+        loss = statistics.mean(whole[name] - found[name] for name in texts)
         facts = {**asdict(size), "listed": listed, "texts": scores}
         tried.append((loss, _with_facts(one, facts, default=loss <= WORST_LOSS)))
         if loss <= WORST_LOSS:
