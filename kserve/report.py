@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from kserve._engine import LayerForm
     from kserve.translator import Translator
 
+_SCORES = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER"}  # of a text, as they are called
+
 
 def facts(translator: Translator) -> dict[str, Any]:
     """Everything about the model and the engine that runs it, as plain data."""
@@ -80,7 +82,7 @@ def table(data: Mapping[str, Any]) -> str:
         ("size", ", ".join(f"{name} {_bytes(size)}" for name, size in data["bytes"].items())),
         ("decoding", ", ".join(f"{name} {value}" for name, value in data["generation"].items())),
         ("shortlist", _shortlist(data)),
-        *(("quality", f"{name}: {_plain(value)}") for name, value in data["quality"].items()),
+        *(("quality", f"{name}: {_quality(value)}") for name, value in data["quality"].items()),
         (
             "engine",
             f"{engine['isa']} (of {', '.join(engine['available_isas'])}), {engine['threads']} threads",
@@ -166,7 +168,10 @@ def _bytes(size: int) -> str:
     return f"{size / 1e6:.2f} MB" if size >= 10_000 else f"{size} bytes"
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
-    return str(value)
+def _quality(scores: Mapping[str, Any]) -> str:
+    """What `kserve eval` found on a text; --json shows all of it."""
+    parts = [f"{name} {scores[key]:.1f}" for key, name in _SCORES.items() if key in scores]
+    if "sentences_per_second" in scores:
+        parts.append(f"{scores['sentences_per_second']:.0f} sentences/s on {scores['threads']} threads")
+    twin = f"; its dense twin {_quality(scores['dense_twin'])}" if "dense_twin" in scores else ""
+    return ", ".join(parts) + twin

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from command_line import exit_code
 from server_process import serving
 
 from kserve import Translator
@@ -33,6 +35,13 @@ def test_it_is_small_and_documented(translator: Translator) -> None:
     assert translator.bundle.config["provenance"]
     assert translator.bundle.config["quality"]
     assert "CC" in (MODEL / "README.md").read_text(encoding="utf-8")
+
+
+def test_info_tells_its_scores_and_its_twins(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("info") == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if " tatoeba-valid: " in line)
+    scores = r"BLEU \d+\.\d, chrF .*, \d+ sentences/s on 2 threads"
+    assert re.fullmatch(rf"quality +tatoeba-valid: {scores}; its dense twin {scores}", line)
 
 
 @pytest.mark.parametrize(
