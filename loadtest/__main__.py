@@ -43,12 +43,12 @@ def main(
             "weather": lambda: trials.bad_weather(offline, 5 * seconds),
             "soak": lambda: trials.soak(offline, (1_000, requests)),
         }
-        records = []
+        records: list[dict[str, Any]] = []
         for one in wanted:
             typer.echo(f"{one} …", err=True)
             found = measures[one]()
             records += [{"part": one, **record} for record in (found if isinstance(found, list) else [found])]
-    _write(records, out)
+            _write(records, out)  # after each part: the next one may take long, and be broken off
     for record in records:
         typer.echo({name: value for name, value in record.items() if name != "steps"})
     lost = [record for record in records if record.get("faults")]
