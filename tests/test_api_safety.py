@@ -151,6 +151,29 @@ def test_logs_and_counters_hold_no_text_no_key_and_no_address(
     assert not any(f'"{name}"' in counters for name in secret)
 
 
+# What a process does that sends its spans somewhere.
+_PROVIDER = """
+import sys
+from opentelemetry import trace
+class Provider(trace.TracerProvider):
+    def get_tracer(self, *arguments, **options):
+        sys.stderr.write("a span is wanted\\n")
+        return trace.NoOpTracer()
+trace.set_tracer_provider(Provider())
+"""
+
+
+def test_the_framework_tells_nobody_what_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("opentelemetry", reason="this FastAPI has no telemetry")
+    (tmp_path / "sitecustomize.py").write_text(_PROVIDER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with serving(tiny_bundle.bundle_folder()) as server, server.client() as client:
+        assert client.post("/translate", json=BODY).status_code == 200
+        assert client.get("/docs").status_code == 200
+        server.wait_for("request", 2)
+    assert "a span is wanted\n" not in server.lines
+
+
 def test_counters_count(client: httpx.Client, secret: dict[str, str]) -> None:
     def counter(name: str) -> float:
         found = re.search(rf"^{re.escape(name)} (\S+)$", client.get("/metrics").text, re.MULTILINE)
