@@ -47,7 +47,7 @@ class HttpServer(uvicorn.Server):
         )
         self._app = app
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (uvicorn's signature)
         """Stop; a second SIGINT stops at once. The process ends with code 0, not by the signal."""
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True

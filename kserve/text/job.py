@@ -105,9 +105,9 @@ def translate(documents: Sequence[Document], codec: Codec, wish: Wish) -> Steps:
         asked = [plans[text].to_decode(text, at) for text, at in waiting]
         attempts = [plans[text].sentences[at].attempts for text, at in waiting]
         found = iter((yield [one for parts in asked for one in parts]))
-        for done, (place, attempt) in enumerate(zip(waiting, attempts, strict=True)):
+        for done, (place, attempt, wanted) in enumerate(zip(waiting, attempts, asked, strict=True)):
             sentence = plans[place[0]].sentences[place[1]]
-            parts = [next(found) for _ in asked[done]]
+            parts = [next(found) for _ in wanted]
             if not sentence.candidates and sentence.attempts == attempt:
                 sentence.take(parts)
             if done % _SLICE == _SLICE - 1:
