@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import Counter
@@ -92,11 +91,7 @@ class Client:
 
     def send(self, sent: Sent) -> None:
         """The request, without its answer."""
-        body, headers = sent.options.get("data"), dict(sent.options.get("headers", {}))
-        if body is None:
-            body = json.dumps(sent.options["json"])
-            headers["Content-Type"] = "application/json"
-        self._connection.request("POST", sent.path, body, headers)
+        self._connection.request("POST", sent.path, sent.body, sent.headers)
 
     def ask(self, sent: Sent, tally: Tally) -> bool:
         """The request and its answer; whether it was accepted."""

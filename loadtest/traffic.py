@@ -7,25 +7,28 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 SOURCE, TARGET = "de", "en"
 ARRAY = 25  # sentences
 LINES = 40  # sentences of a file
 SHARES = {"single": 0.8, "array": 0.15, "file": 0.05}  # of mixed traffic
 KINDS = (*SHARES, "mixed")
+_BOUNDARY = "kserve-load"
+_JSON = {"Content-Type": "application/json"}
+_FORM = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
 
 
 @dataclass(frozen=True)
 class Sent:
-    """A request: what locust's client is given, and the texts that must be in the answer, in order.
+    """A request, and the texts that must be in the answer, in order.
 
     An empty one stands for any: the rival's translations depend on what is translated beside them.
     """
 
     kind: str
     path: str
-    options: Mapping[str, Any]
+    body: bytes
+    headers: Mapping[str, str]
     expected: Sequence[str]
 
     def fault(self, body: bytes) -> str | None:
@@ -65,10 +68,9 @@ class Traffic:
         texts = self._random.sample(self._texts, count)
         expected = [self._expected[text] for text in texts]
         if kind == "file":
-            # The client makes the form's boundary; a bytes body keeps it the same for everybody.
-            return Sent(kind, "/v1/files", _form("\n".join(texts)), expected)
+            return Sent(kind, "/v1/files", _form("\n".join(texts)), _FORM, expected)
         body = {"q": texts[0] if kind == "single" else texts, "source": SOURCE, "target": TARGET}
-        return Sent(kind, "/translate", {"json": body}, expected)
+        return Sent(kind, "/translate", json.dumps(body).encode(), _JSON, expected)
 
 
 def read_expected(path: Path) -> dict[str, str]:
@@ -77,16 +79,14 @@ def read_expected(path: Path) -> dict[str, str]:
     return found
 
 
-def _form(text: str) -> dict[str, Any]:
-    boundary = "kserve-load"
+def _form(text: str) -> bytes:
     parts = {
         'name="source"': SOURCE,
         'name="target"': TARGET,
         'name="file"; filename="lines.txt"\r\nContent-Type: text/plain': text,
     }
     blocks = [
-        f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n{body}\r\n"
+        f"--{_BOUNDARY}\r\nContent-Disposition: form-data; {head}\r\n\r\n{body}\r\n"
         for head, body in parts.items()
     ]
-    data = "".join([*blocks, f"--{boundary}--\r\n"]).encode()
-    return {"data": data, "headers": {"Content-Type": f"multipart/form-data; boundary={boundary}"}}
+    return "".join([*blocks, f"--{_BOUNDARY}--\r\n"]).encode()

@@ -57,7 +57,8 @@ Scratch take_scratch(const Weights& weights, Arena& arena) {
   Scratch scratch;
   scratch.values = arena.take<float>(kChunkRows * d);
   scratch.mixed = arena.take<float>(kChunkRows * d);
-  scratch.wide = arena.take<float>(kChunkRows * std::max(2 * d, architecture.d_ffn));
+  scratch.wide =
+      arena.take<float>(kChunkRows * std::max({2 * d, architecture.d_ffn, architecture.heads * taps}));
   scratch.taps = arena.take<float>(kChunkRows * architecture.heads * taps);
   scratch.normed = arena.take<float>(kChunkRows * d);
   scratch.window = arena.take<const void*>(taps);
@@ -118,8 +119,8 @@ void Blocks::conv_values(const ConvBlock& block, const float* x, std::size_t row
 }
 
 float* Blocks::conv_taps(const ConvBlock& block, const float* v, std::size_t rows) const {
-  linear(block.kernel, v, rows, scratch_.taps);
-  table_.softmax(scratch_.taps, rows * weights_.architecture.heads, block.taps);
+  linear(block.kernel, v, rows, scratch_.wide);
+  table_.softmax(scratch_.wide, rows * weights_.architecture.heads, block.taps, scratch_.taps);
   return scratch_.taps;
 }
 

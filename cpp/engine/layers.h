@@ -33,7 +33,7 @@ Model make_model(Weights weights, const kernels::KernelTable& table);
 struct Scratch {
   float* values = nullptr;        // (kChunkRows, d)
   float* mixed = nullptr;         // (kChunkRows, d)
-  float* wide = nullptr;          // (kChunkRows, max(2 d, d_ffn))
+  float* wide = nullptr;          // (kChunkRows, max(2 d, d_ffn, heads * most taps))
   float* taps = nullptr;          // (kChunkRows, heads * most taps)
   float* normed = nullptr;        // (kChunkRows, d), for dense layers behind a norm
   const void** window = nullptr;  // (most taps)

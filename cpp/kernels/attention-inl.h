@@ -74,8 +74,7 @@ void share_out(const HeadRows& keys, const HeadQueries& head, float scale) {
   for (; t < keys.length; ++t) dot_rows<kQueries, 1>(keys, t, head);
   for (std::size_t q = 0; q < kQueries; ++q) {
     float* const shares = head.shares + q * head.share_stride;
-    for (std::size_t i = 0; i < keys.length; ++i) shares[i] *= scale;
-    softmax_row(shares, keys.length);
+    softmax_row(shares, keys.length, scale, shares);
   }
 }
 

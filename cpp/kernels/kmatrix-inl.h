@@ -73,6 +73,22 @@ struct Output {
   }
 };
 
+// Chunks of one row of a sum, to which the value is added.
+struct AddedChunks {
+  Chunks sum;
+
+  KSERVE_INLINE void store(std::size_t j, Vec value) const { sum.store(j, sum.load(j) + value); }
+};
+
+// Sums of squares side by side, the next of which is added.
+struct Added {
+  Work sums;
+
+  KSERVE_INLINE AddedChunks chunks(std::size_t row, const Place& place) const {
+    return {sums.chunks(row, place)};
+  }
+};
+
 // The rows of one call that are worked on together.
 struct RowBlock {
   const float* x;
@@ -133,41 +149,46 @@ void copy_padded(const float* x, std::size_t count, float mean, float scale, con
   }
 }
 
-// Runs square (r, c) on its tile of the input; the result stays in work.
-void run_into_work(const Layer& layer, std::size_t r, std::size_t c, const RowBlock& block) {
+// Runs square (r, c) on its tile of the input.
+template <class Out>
+void run_tile(const Layer& layer, std::size_t r, std::size_t c, const RowBlock& block, const Out& out) {
   const KMatrix& matrix = layer.matrix;
   const Work work = layer.work(block);
   Square square = layer.square(r, c, block);
   const float* const x = block.x + c * matrix.tile;
   const std::size_t count = covered(matrix.in, matrix.tile, c);
-  if (count == matrix.inner && block.mean == nullptr) {
-    return run_square(square, Input<false>{x, block.x_stride, nullptr, nullptr}, work);
-  }
   const bool plain = block.mean == nullptr;
+  if (count == matrix.inner && plain) {
+    return run_square(square, Input<false>{x, block.x_stride, nullptr, nullptr}, out);
+  }
   for (std::size_t row = 0; row < block.rows; ++row) {
     const float mean = plain ? 0.0F : block.mean[row], scale = plain ? 1.0F : block.scale[row];
     copy_padded(x + row * block.x_stride, count, mean, scale, work.chunks(row, {0, 1}), square.extent.chunks);
   }
-  run_square(square, work, work);
+  run_square(square, work, out);
 }
 
-// Adds what is in work to the sums of grid row `r`, in the order of its squares; the last one completes them.
-void add_square(const Layer& layer, std::size_t r, std::size_t c, const RowBlock& block) {
+// Makes outputs of the sums of grid row `r`.
+void finish_sums(const Layer& layer, std::size_t r, const RowBlock& block) {
   const KMatrix& matrix = layer.matrix;
   const std::size_t count = covered(matrix.out, matrix.tile, r), first = r * matrix.tile;
   for (std::size_t row = 0; row < block.rows; ++row) {
-    const Chunks part = layer.work(block).chunks(row, {0, 1}), sum = layer.sums(block).chunks(row, {0, 1});
+    const Chunks sum = layer.sums(block).chunks(row, {0, 1});
     float* const y = block.y + row * block.y_stride;
     for (std::size_t j = 0, at = 0; at < count; ++j, at += kLanes) {
-      const Vec value = c == 0 ? part.load(j) : sum.load(j) + part.load(j);
-      if (c + 1 < matrix.grid_cols) {
-        sum.store(j, value);
-      } else {
-        const std::size_t lanes = count - at < kLanes ? count - at : kLanes;
-        write_outputs(layer.epilogue, block.first + row, first + at, lanes, value, y);
-      }
+      const std::size_t lanes = count - at < kLanes ? count - at : kLanes;
+      write_outputs(layer.epilogue, block.first + row, first + at, lanes, sum.load(j), y);
     }
   }
+}
+
+// The squares of grid row `r` one after the other, each added to the sum of those before it.
+void run_summed(const Layer& layer, std::size_t r, const RowBlock& block) {
+  const KMatrix& matrix = layer.matrix;
+  const Work sums = layer.sums(block);
+  run_tile(layer, r, 0, block, sums);
+  for (std::size_t c = 1; c < matrix.grid_cols; ++c) run_tile(layer, r, c, block, Added{sums});
+  finish_sums(layer, r, block);
 }
 
 // A square that is all of its grid row and covers whole tiles.
@@ -194,10 +215,7 @@ void run_grid_row(const Layer& layer, std::size_t r, const RowBlock& block) {
   // No layer of a model normalises and has a residual, so that there is no pass which does both.
   if (whole && (block.mean == nullptr || layer.epilogue.residual == nullptr))
     return run_direct(layer, r, block);
-  for (std::size_t c = 0; c < matrix.grid_cols; ++c) {
-    run_into_work(layer, r, c, block);
-    add_square(layer, r, c, block);
-  }
+  run_summed(layer, r, block);
 }
 
 std::size_t kmatrix_passes(const KMatrix& matrix, PassForm* forms, std::size_t most) {

@@ -42,12 +42,13 @@ float largest(const float* x, std::size_t n) {
 
 // Short rows stay in registers: kVectors vectors hold all of it.
 template <std::size_t kVectors>
-KSERVE_INLINE void softmax_short(float* x, std::size_t n) {
+KSERVE_INLINE void softmax_short(const float* x, std::size_t n, float scale, float* y) {
   const std::size_t last = (kVectors - 1) * kLanes, lanes = n - last;
+  const Vec factor = Vec::broadcast(scale);
   Vec v[kVectors];
   KSERVE_UNROLL
-  for (std::size_t i = 0; i + 1 < kVectors; ++i) v[i] = Vec::load(x + i * kLanes);
-  v[kVectors - 1] = Vec::load_first_or(x + last, lanes, Vec::broadcast(-INFINITY));
+  for (std::size_t i = 0; i + 1 < kVectors; ++i) v[i] = Vec::load(x + i * kLanes) * factor;
+  v[kVectors - 1] = Vec::load_first_or(x + last, lanes, Vec::broadcast(-INFINITY)) * factor;
   Vec top = v[0];
   KSERVE_UNROLL
   for (std::size_t i = 1; i < kVectors; ++i) top = Vec::max(top, v[i]);
@@ -60,47 +61,50 @@ KSERVE_INLINE void softmax_short(float* x, std::size_t n) {
   }
   const Vec share = Vec::broadcast(1.0F / sum.sum());
   KSERVE_UNROLL
-  for (std::size_t i = 0; i + 1 < kVectors; ++i) (v[i] * share).store(x + i * kLanes);
+  for (std::size_t i = 0; i + 1 < kVectors; ++i) (v[i] * share).store(y + i * kLanes);
   if (lanes == kLanes) {
-    (v[kVectors - 1] * share).store(x + last);
+    (v[kVectors - 1] * share).store(y + last);
   } else {
-    (v[kVectors - 1] * share).store_first(x + last, lanes);
+    (v[kVectors - 1] * share).store_first(y + last, lanes);
   }
 }
 
-void softmax_long(float* x, std::size_t n) {
-  const Vec top = Vec::broadcast(largest(x, n));
+void softmax_long(const float* x, std::size_t n, float scale, float* y) {
+  const Vec factor = Vec::broadcast(scale), top = Vec::broadcast(largest(x, n) * scale);
   Vec sum = Vec::zero();
   for_each_vector(
       n,
       [&](std::size_t i) {
-        const Vec e = exponential(Vec::load(x + i) - top);
-        e.store(x + i);
+        const Vec e = exponential(Vec::load(x + i) * factor - top);
+        e.store(y + i);
         sum = sum + e;
       },
       [&](std::size_t i, std::size_t lanes) {
-        const Vec e = exponential(Vec::load_first(x + i, lanes) - top);
-        e.store_first(x + i, lanes);
+        const Vec e = exponential(Vec::load_first(x + i, lanes) * factor - top);
+        e.store_first(y + i, lanes);
         sum = sum + e.first_or(lanes, Vec::zero());
       });
   const Vec share = Vec::broadcast(1.0F / sum.sum());
   for_each_vector(
-      n, [=](std::size_t i) { (Vec::load(x + i) * share).store(x + i); },
+      n, [=](std::size_t i) { (Vec::load(y + i) * share).store(y + i); },
       [=](std::size_t i, std::size_t lanes) {
-        (Vec::load_first(x + i, lanes) * share).store_first(x + i, lanes);
+        (Vec::load_first(y + i, lanes) * share).store_first(y + i, lanes);
       });
 }
 
-KSERVE_INLINE void softmax_row(float* x, std::size_t n) {
+// y (n) = softmax(scale * x), scale > 0; y may be x.
+KSERVE_INLINE void softmax_row(const float* x, std::size_t n, float scale, float* y) {
   if (n == 0) return;
-  if (n <= kLanes) return softmax_short<1>(x, n);
-  if (n <= 2 * kLanes) return softmax_short<2>(x, n);
-  if (n <= 3 * kLanes) return softmax_short<3>(x, n);
-  softmax_long(x, n);
+  if (n <= kLanes) return softmax_short<1>(x, n, scale, y);
+  if (n <= 2 * kLanes) return softmax_short<2>(x, n, scale, y);
+  if (n <= 3 * kLanes) return softmax_short<3>(x, n, scale, y);
+  softmax_long(x, n, scale, y);
 }
 
-inline void softmax(float* x, std::size_t rows, std::size_t n) {
-  for (std::size_t row = 0; row < rows; ++row) softmax_row(x + row * n, n);
+// Not in place: a row ends in a store of some lanes, and a load that begins within a vector's length behind
+// it, as the next row's would, waits until it has reached the cache.
+inline void softmax(const float* x, std::size_t rows, std::size_t n, float* y) {
+  for (std::size_t row = 0; row < rows; ++row) softmax_row(x + row * n, n, 1.0F, y + row * n);
 }
 
 // u * sigmoid(gate), sigmoid(gate) = 1 / (1 + exp(-gate)).

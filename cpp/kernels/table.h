@@ -152,8 +152,8 @@ struct KernelTable {
   // y (n) = u[0:n] * sigmoid(u[n:2n]); y may be u.
   void (*glu)(const float* u, std::size_t n, float* y);
 
-  // In place: each row of x (rows, n) becomes exp(x - max) / sum.
-  void (*softmax)(float* x, std::size_t rows, std::size_t n);
+  // y (rows, n) = exp(x - max) / sum of each row of x (rows, n); y must not overlap x.
+  void (*softmax)(const float* x, std::size_t rows, std::size_t n, float* y);
 
   // y (heads * head_dim): y[h * head_dim + i] = sum over j of weights[h * taps + j] * window[j][h * head_dim
   // + i]. window: taps row pointers; a null row counts as zeros.

@@ -109,7 +109,9 @@ KSERVE_INLINE Range taps_inside(std::size_t t, std::size_t length, std::size_t t
 // all groups then costs less than one for each.
 void softmax_groups(std::size_t groups, std::size_t taps, float* x) {
   if (taps >= kLanes) {
-    for (std::size_t g = 0; g < groups; ++g) kernels::softmax_row(x + g * taps, taps);
+    for (std::size_t g = 0; g < groups; ++g) {
+      kernels::softmax_row(x + g * taps, taps, 1.0F, x + g * taps);
+    }
     return;
   }
   for (std::size_t g = 0; g < groups; ++g) {
@@ -238,8 +240,7 @@ void attention(const Attention<T>& a, Range sentences) {
       const std::size_t at = (pair.target_start + t) * a.d + pair.channel;
       float* const shares = a.shares + pair.shares + t * pair.sources;
       dot(keys, 0, pair.sources, a.query + at, shares);
-      for (std::size_t s = 0; s < pair.sources; ++s) shares[s] *= scale;
-      kernels::softmax_row(shares, pair.sources);
+      kernels::softmax_row(shares, pair.sources, scale, shares);
       mix(values, 0, Terms{shares, 1, 1, pair.sources}, a.y + at);
     }
   });
