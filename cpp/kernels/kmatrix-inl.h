@@ -89,6 +89,24 @@ struct Added {
   }
 };
 
+// Chunks of one row of the layer's output, from the sum of the squares before and the value.
+struct CompletedChunks {
+  Chunks sum;
+  OutputChunks<true> out;
+
+  KSERVE_INLINE void store(std::size_t j, Vec value) const { out.store(j, sum.load(j) + value); }
+};
+
+// A tile of the layer's output, which the last of the squares side by side completes.
+struct Completed {
+  Work sums;
+  Output<true> out;
+
+  KSERVE_INLINE CompletedChunks chunks(std::size_t row, const Place& place) const {
+    return {sums.chunks(row, place), out.chunks(row, place)};
+  }
+};
+
 // The rows of one call that are worked on together.
 struct RowBlock {
   const float* x;
@@ -149,6 +167,18 @@ void copy_padded(const float* x, std::size_t count, float mean, float scale, con
   }
 }
 
+// Grid row `r` of the output of a layer with a residual.
+Output<true> residual_output(const Layer& layer, std::size_t r, const RowBlock& block) {
+  const Epilogue& epilogue = layer.epilogue;
+  const std::size_t first = r * layer.matrix.tile;
+  return {block.y + first,
+          epilogue.bias + first,
+          epilogue.residual + block.first * epilogue.residual_stride + first,
+          block.y_stride,
+          epilogue.residual_stride,
+          least_result(epilogue.activation)};
+}
+
 // Runs square (r, c) on its tile of the input.
 template <class Out>
 void run_tile(const Layer& layer, std::size_t r, std::size_t c, const RowBlock& block, const Out& out) {
@@ -186,8 +216,13 @@ void finish_sums(const Layer& layer, std::size_t r, const RowBlock& block) {
 void run_summed(const Layer& layer, std::size_t r, const RowBlock& block) {
   const KMatrix& matrix = layer.matrix;
   const Work sums = layer.sums(block);
+  const std::size_t last = matrix.grid_cols - 1;
+  const bool completes =
+      last > 0 && layer.epilogue.residual != nullptr && covered(matrix.out, matrix.tile, r) == matrix.inner;
   run_tile(layer, r, 0, block, sums);
-  for (std::size_t c = 1; c < matrix.grid_cols; ++c) run_tile(layer, r, c, block, Added{sums});
+  for (std::size_t c = 1; c < (completes ? last : matrix.grid_cols); ++c)
+    run_tile(layer, r, c, block, Added{sums});
+  if (completes) return run_tile(layer, r, last, block, Completed{sums, residual_output(layer, r, block)});
   finish_sums(layer, r, block);
 }
 
@@ -203,9 +238,7 @@ void run_direct(const Layer& layer, std::size_t r, const RowBlock& block) {
   }
   const Input<false> in{block.x, block.x_stride, nullptr, nullptr};
   if (epilogue.residual == nullptr) return run_square(square, in, out);
-  const float* const residual = epilogue.residual + block.first * epilogue.residual_stride + first;
-  run_square(square, in,
-             Output<true>{out.y, out.bias, residual, out.y_stride, epilogue.residual_stride, least});
+  run_square(square, in, residual_output(layer, r, block));
 }
 
 void run_grid_row(const Layer& layer, std::size_t r, const RowBlock& block) {
