@@ -15,7 +15,7 @@ SentenceJob::SentenceJob(const Model& model, const Request& request, Task task,
     : request_(request), task_(std::move(task)), source_(std::move(source)), full_(model.vocabulary()) {
   // A given target is scored against the whole vocabulary.
   if (model.weights.shortlist.exists() && request.options.shortlist && !task_.ends_after_prefix) {
-    listed_ = shortlist_tokens(model.weights.shortlist, source_, task_.prefix);
+    listed_ = shortlist_tokens(model.weights, source_, task_.prefix);
   }
   Arena counting;
   Parts(*this, model, counting);

@@ -1,25 +1,57 @@
 #include "engine/shortlist.h"
 
-#include <algorithm>
 #include <cstring>
 
 namespace kserve {
 
-std::vector<std::int32_t> shortlist_tokens(const Shortlist& shortlist,
-                                           const std::vector<std::int32_t>& source,
-                                           const std::vector<std::int32_t>& forced) {
-  std::vector<std::int32_t> tokens(shortlist.always, shortlist.always + shortlist.always_count);
-  tokens.push_back(kEndId);
-  tokens.insert(tokens.end(), forced.begin(), forced.end());
-  for (const std::int32_t id : source) {
-    tokens.insert(tokens.end(), shortlist.tokens + shortlist.first[id],
-                  shortlist.tokens + shortlist.first[id + 1]);
+namespace {
+
+// Tokens, a bit for each of the vocabulary: some thousand from many lists are in order without being sorted.
+class TokenSet {
+ public:
+  explicit TokenSet(std::size_t vocab_size) : words_(vocab_size / kBits + 1) {}
+
+  void add(const std::int32_t* ids, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) word(ids[i]) |= bit(ids[i]);
   }
-  std::sort(tokens.begin(), tokens.end());
-  tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
-  const auto never = [](std::int32_t id) { return id == kUnknownId || id == kBeginId || id == kPaddingId; };
-  tokens.erase(std::remove_if(tokens.begin(), tokens.end(), never), tokens.end());
-  return tokens;
+  void remove(std::int32_t id) { word(id) &= ~bit(id); }
+
+  std::vector<std::int32_t> ascending() const {
+    std::vector<std::int32_t> ids;
+    for (std::size_t i = 0; i < words_.size(); ++i) {
+      for (std::uint64_t left = words_[i]; left != 0; left &= left - 1) {
+        ids.push_back(static_cast<std::int32_t>(i * kBits) + __builtin_ctzll(left));
+      }
+    }
+    return ids;
+  }
+
+ private:
+  static constexpr std::size_t kBits = 64;
+
+  static std::uint64_t bit(std::int32_t id) {
+    return std::uint64_t{1} << (static_cast<std::size_t>(id) % kBits);
+  }
+  std::uint64_t& word(std::int32_t id) { return words_[static_cast<std::size_t>(id) / kBits]; }
+
+  std::vector<std::uint64_t> words_;
+};
+
+}  // namespace
+
+std::vector<std::int32_t> shortlist_tokens(const Weights& weights, const std::vector<std::int32_t>& source,
+                                           const std::vector<std::int32_t>& forced) {
+  const Shortlist& shortlist = weights.shortlist;
+  TokenSet tokens(weights.architecture.vocab_size);
+  tokens.add(shortlist.always, shortlist.always_count);
+  tokens.add(&kEndId, 1);
+  tokens.add(forced.data(), forced.size());
+  for (const std::int32_t id : source) {
+    const auto first = static_cast<std::size_t>(shortlist.first[id]);
+    tokens.add(shortlist.tokens + first, static_cast<std::size_t>(shortlist.first[id + 1]) - first);
+  }
+  for (const std::int32_t id : {kUnknownId, kBeginId, kPaddingId}) tokens.remove(id);
+  return tokens.ascending();
 }
 
 ShortVocabulary::ShortVocabulary(const Model& model, const std::vector<std::int32_t>& tokens, Arena& arena)

@@ -11,9 +11,9 @@
 namespace kserve {
 
 // The tokens that the lists of the source's tokens, the list for any sentence and `forced` name together,
-// ascending; the end token is among them, those that are never produced are not.
-std::vector<std::int32_t> shortlist_tokens(const Shortlist& shortlist,
-                                           const std::vector<std::int32_t>& source,
+// ascending; the end token is among them, those that are never produced are not. The weights have a
+// shortlist.
+std::vector<std::int32_t> shortlist_tokens(const Weights& weights, const std::vector<std::int32_t>& source,
                                            const std::vector<std::int32_t>& forced);
 
 class ShortVocabulary {
