@@ -129,7 +129,7 @@ class Answer:
 class CheckedUser(User):
     """Sends, checks, and remembers.
 
-    By the client beneath locust's own, which takes twice the time of it: the sender has the server's cores.
+    By the client beneath locust's own, which takes half as long again: the sender has the server's cores.
     """
 
     abstract = True

@@ -3,7 +3,6 @@
 #include <cstring>
 
 namespace kserve {
-
 namespace {
 
 // Tokens, a bit for each of the vocabulary: some thousand from many lists are in order without being sorted.

@@ -2,8 +2,9 @@
 //
 // A square runs as passes over its vector of `inner` numbers. Where a square covers whole tiles of the
 // layer's input and output and nothing is to be summed, the first pass reads the input, normalised on the way
-// if that is asked for, and the last one adds bias and residual and writes the output. Otherwise the numbers
-// are copied, summed and finished before and after.
+// if that is asked for, and the last one adds bias and residual and writes the output. Of squares side by
+// side the last pass adds to a sum, and that of the last square finishes a whole tile behind which a residual
+// waits. Otherwise the numbers are copied before and finished after.
 #pragma once
 
 #include "kernels/epilogue-inl.h"
