@@ -168,13 +168,14 @@ void copy_padded(const float* x, std::size_t count, float mean, float scale, con
   }
 }
 
-// Grid row `r` of the output of a layer with a residual.
-Output<true> residual_output(const Layer& layer, std::size_t r, const RowBlock& block) {
+// Grid row `r` of the layer's output.
+template <bool kResidual>
+Output<kResidual> output(const Layer& layer, std::size_t r, const RowBlock& block) {
   const Epilogue& epilogue = layer.epilogue;
   const std::size_t first = r * layer.matrix.tile;
   return {block.y + first,
           epilogue.bias + first,
-          epilogue.residual + block.first * epilogue.residual_stride + first,
+          kResidual ? epilogue.residual + block.first * epilogue.residual_stride + first : nullptr,
           block.y_stride,
           epilogue.residual_stride,
           least_result(epilogue.activation)};
@@ -223,23 +224,20 @@ void run_summed(const Layer& layer, std::size_t r, const RowBlock& block) {
   run_tile(layer, r, 0, block, sums);
   for (std::size_t c = 1; c < (completes ? last : matrix.grid_cols); ++c)
     run_tile(layer, r, c, block, Added{sums});
-  if (completes) return run_tile(layer, r, last, block, Completed{sums, residual_output(layer, r, block)});
+  if (completes) return run_tile(layer, r, last, block, Completed{sums, output<true>(layer, r, block)});
   finish_sums(layer, r, block);
 }
 
 // A square that is all of its grid row and covers whole tiles.
 void run_direct(const Layer& layer, std::size_t r, const RowBlock& block) {
-  const Epilogue& epilogue = layer.epilogue;
   Square square = layer.square(r, 0, block);
-  const std::size_t first = r * layer.matrix.tile;
-  const float least = least_result(epilogue.activation);
-  const Output<false> out{block.y + first, epilogue.bias + first, nullptr, block.y_stride, 0, least};
   if (block.mean != nullptr) {
-    return run_square(square, Input<true>{block.x, block.x_stride, block.mean, block.scale}, out);
+    const Input<true> normalised{block.x, block.x_stride, block.mean, block.scale};
+    return run_square(square, normalised, output<false>(layer, r, block));
   }
   const Input<false> in{block.x, block.x_stride, nullptr, nullptr};
-  if (epilogue.residual == nullptr) return run_square(square, in, out);
-  run_square(square, in, residual_output(layer, r, block));
+  if (layer.epilogue.residual == nullptr) return run_square(square, in, output<false>(layer, r, block));
+  run_square(square, in, output<true>(layer, r, block));
 }
 
 void run_grid_row(const Layer& layer, std::size_t r, const RowBlock& block) {
