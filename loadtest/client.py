@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from typing_extensions import Self
 
 from kserve.bench.machine import percentile
-from loadtest.record import REFUSALS
 from loadtest.traffic import Sent
 
 _TIMEOUT = 60.0  # seconds; longer is a hang
@@ -30,11 +29,7 @@ class Tally:
 
     def count(self, sent: Sent, answer: HTTPResponse, body: bytes, seconds: float) -> bool:
         """Whether it was answered; a refusal is to be asked again."""
-        fault = None
-        if answer.status == 200:
-            fault = sent.fault(body)
-        elif answer.status not in REFUSALS or not answer.headers.get("Retry-After"):
-            fault = f"status {answer.status}: {body[:80]!r}"
+        fault = sent.judge(answer.status, body, answer.headers.get("Retry-After"))
         with self._lock:
             if fault:
                 self.faults[fault] += 1

@@ -28,7 +28,7 @@ from geventhttpclient.response import HTTPParseError
 from locust import User, constant, events, task
 from locust.env import Environment
 
-from loadtest.record import REFUSALS, Outcome, summary
+from loadtest.record import Outcome, summary
 from loadtest.traffic import KINDS, Sent, Traffic, read_expected
 
 _PHASE = re.compile(r"(\w+);dur=([\d.]+)")
@@ -117,14 +117,6 @@ class Answer:
     retry_after: str = ""
     error: str = ""
 
-    def fault(self, sent: Sent) -> str | None:
-        """What is wrong with it, or None."""
-        if self.status == 200:
-            return sent.fault(self.body)
-        if self.status in REFUSALS:
-            return None if self.retry_after else f"{self.status} without Retry-After"
-        return f"status {self.status} {self.error} {self.body[:80]!r}"
-
 
 class CheckedUser(User):
     """Sends, checks, and remembers.
@@ -162,7 +154,7 @@ class CheckedUser(User):
         late = time.perf_counter() - due
         answer = self.send(sent)
         seconds = time.perf_counter() - due
-        fault = answer.fault(sent)
+        fault = answer.error or sent.judge(answer.status, answer.body, answer.retry_after)
         phases = {name: float(ms) for name, ms in _PHASE.findall(answer.timing)}
         count = len(sent.expected)
         RUN.outcomes.append(Outcome(step, sent.kind, due, seconds, late, answer.status, count, fault, phases))

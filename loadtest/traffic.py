@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from loadtest.record import REFUSALS
+
 SOURCE, TARGET = "de", "en"
 ARRAY = 25  # sentences
 LINES = 40  # sentences of a file
@@ -30,6 +32,14 @@ class Sent:
     body: bytes
     headers: Mapping[str, str]
     expected: Sequence[str]
+
+    def judge(self, status: int, body: bytes, retry_after: str | None) -> str | None:
+        """What is wrong with an answer, or None; a refusal is right if it says when to ask again."""
+        if status == 200:
+            return self.fault(body)
+        if status in REFUSALS:
+            return None if retry_after else f"{status} without Retry-After"
+        return f"status {status}: {body[:80]!r}"
 
     def fault(self, body: bytes) -> str | None:
         """What is wrong with the body of a 200, or None."""
